@@ -1,9 +1,12 @@
-"""A Sphinx extension: steps are link targets.
+r"""A Sphinx extension: the chapters' portable markup, understood by the book as well.
 
-A step's output begins with ``<a id="D3"></a>``, because that works in Jupyter and Colab as well. MyST knows nothing of
-targets in raw HTML, so it would call every link ``[(D3)](#D3)`` dead. This extension tells it about them; a link to a
-step that does not exist still gives a warning, and so fails the build. It serves links inside a page and links from
-another page (``[(D3)](../part/chapter.ipynb#D3)``).
+Chapters use only what Jupyter, Colab and the book render alike. Two pieces of that need help in Sphinx:
+
+- A step's output begins with ``<a id="D3"></a>``. MyST knows nothing of targets in raw HTML and would call every link
+  ``[(D3)](#D3)`` dead. Here the anchors become known, for links in the page and from other pages
+  (``[(D3)](../part/chapter.ipynb#D3)``). A link to a step that does not exist still gives a warning.
+- Sphinx wraps displayed mathematics that contains ``\\`` into a ``split`` environment, in which ``\tag`` is an error.
+  Here ``$$…$$`` reaches MathJax as it was written.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from docutils.transforms import Transform
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-__all__ = ["RawAnchors", "setup"]
+__all__ = ["PlainDisplays", "RawAnchors", "anchors", "setup"]
 
 _ANCHOR = re.compile(r"""<a\s[^>]*?\bid\s*=\s*["']([^"']+)["']""", re.IGNORECASE)
 
@@ -50,7 +53,22 @@ class RawAnchors(Transform):
         env.metadata[env.docname]["myst_slugs"] = slugs
 
 
+class PlainDisplays(Transform):
+    """Hand displayed mathematics to MathJax without Sphinx's ``split`` around it."""
+
+    default_priority = 870
+
+    def apply(self, **kwargs: Any) -> None:
+        """Mark each display that holds a line break as finished, with its own delimiters."""
+        for node in self.document.findall(nodes.math_block):
+            text = node.astext()
+            if not node.get("nowrap") and "\\\\" in text:
+                node.children = [nodes.Text(f"\\[{text.strip()}\\]")]
+                node["nowrap"] = True
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the transform (called by Sphinx)."""
+    """Register the transforms (called by Sphinx)."""
     app.add_transform(RawAnchors)
+    app.add_transform(PlainDisplays)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
