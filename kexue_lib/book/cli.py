@@ -1,0 +1,195 @@
+"""The command line ``kexue``.
+
+Exit status: 0 well; 1 a chapter or a check failed; 2 wrong usage, configuration or environment; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kexue_lib.book.errors import BookError
+from kexue_lib.book.project import Project
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_EXIT = (
+    "Exit status: 0 well, 1 a chapter or a check failed, 2 wrong usage, configuration or environment, 130 interrupted."
+)
+_DEFAULT_JOBS = max(1, os.cpu_count() or 1)
+
+
+@click.group(epilog=_EXIT, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="kexue-lib", prog_name="kexue")
+@click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The checkout to work on; by default the one that holds the current folder.",
+)
+@click.pass_context
+def cli(context: click.Context, root: Path | None) -> None:
+    """Build, run and check the chapters of Executable Kexue."""
+    context.obj = root
+
+
+def _jobs(command: Callable[..., None]) -> Callable[..., None]:
+    option = click.option(
+        "-j",
+        "--jobs",
+        type=click.IntRange(min=1),
+        default=_DEFAULT_JOBS,
+        show_default="number of cores",
+        help="How many chapters run at a time.",
+    )
+    return option(command)
+
+
+def _timeout(command: Callable[..., None]) -> Callable[..., None]:
+    option = click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=300.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Limit for one chapter; a chapter that passes it is ended with everything it started.",
+    )
+    return option(command)
+
+
+_any_versions = click.option(
+    "--any-versions", is_flag=True, help="Go on although installed packages differ from requirements.txt."
+)
+
+
+@cli.command(epilog=_EXIT)
+@click.argument("chapters", nargs=-1, metavar="[CHAPTER]...")
+@click.option("-f", "--force", is_flag=True, help="Execute the chapters even if they are fresh.")
+@_jobs
+@_timeout
+@click.option("-k", "--keep-going", is_flag=True, help="Run the other chapters although one has failed.")
+@click.option("--html/--no-html", default=True, help="Make the book in _build/html as well.  [default: html]")
+@_any_versions
+@click.pass_obj
+def build(
+    root: Path | None,
+    chapters: tuple[str, ...],
+    force: bool,
+    jobs: int,
+    timeout: float,
+    keep_going: bool,
+    html: bool,
+    any_versions: bool,
+) -> None:
+    """Execute the chapters that are stale, audit their derivations, and make the book.
+
+    A chapter is stale when its source, a file of kexue_lib that it loads, or a pinned version has changed. A run that
+    fails, hangs or is interrupted leaves the chapter's previous notebook as it was.
+    """
+    from kexue_lib.book.build import build as run
+    from kexue_lib.book.chapters import Options
+
+    options = Options(workers=jobs, timeout=timeout, keep_going=keep_going, any_versions=any_versions)
+    sys.exit(run(Project.find(root), chapters, options, _console(), force=force, html=html))
+
+
+@cli.command(epilog=_EXIT)
+@click.argument("chapter")
+@click.option(
+    "-p", "--parameter", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter of the chapter."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The notebook to write; by default below _build/runs.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    show_default="300 for scale quick, else 3600",
+    metavar="SECONDS",
+    help="Limit for the run.",
+)
+@_any_versions
+@click.pass_obj
+def run(
+    root: Path | None,
+    chapter: str,
+    parameters: tuple[tuple[str, str], ...],
+    output: Path | None,
+    timeout: float | None,
+    any_versions: bool,
+) -> None:
+    """Run one chapter with parameters of your choice, and print its claims.
+
+    The book is not touched: the notebook goes below _build/runs, or to --output.
+
+    Example: kexue run entropy-invariant-softmax -p seed 3 -p scale full
+    """
+    from kexue_lib.book.single_run import run_chapter
+
+    project = Project.find(root)
+    sys.exit(
+        run_chapter(project, chapter, parameters, _console(), output=output, timeout=timeout, any_versions=any_versions)
+    )
+
+
+@cli.command(epilog=_EXIT)
+@click.option("--audit/--no-audit", default=True, help="Look at the mutation audits too.  [default: audit]")
+@_jobs
+@_timeout
+@click.pass_obj
+def check(root: Path | None, audit: bool, jobs: int, timeout: float) -> None:
+    """Check everything that needs no execution, and the mutation audits.
+
+    Every executed notebook was really executed, in order, from the source beside it; none is stale; no mutant of a
+    checked step survives (stale audits are run again); cards agree with the plan and the contents with the chapters;
+    no banned calculus or markup; no dead link.
+    """
+    from kexue_lib.book.chapters import Options
+    from kexue_lib.book.check import check as run
+
+    sys.exit(run(Project.find(root), Options(workers=jobs, timeout=timeout), _console(), audit=audit))
+
+
+@cli.command(epilog=_EXIT)
+@click.argument("chapter", metavar="[PART/]SLUG")
+@click.pass_obj
+def new(root: Path | None, chapter: str) -> None:
+    """Start a planned chapter: write its source with the whole anatomy, ready to run and to be filled."""
+    from kexue_lib.book.scaffold import new_chapter
+
+    sys.exit(new_chapter(Project.find(root), chapter, _console()))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def main() -> None:
+    """Run the command line; errors of the user are told without a traceback."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except BookError as error:
+        click.echo(f"kexue: {error}", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("kexue: interrupted; what was not finished is as it was before.", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
