@@ -1,0 +1,272 @@
+"""Evaluate SymPy expressions in high precision, by mpmath code that does not share SymPy's rewriting rules.
+
+Sums become loops, derivatives ``mpmath.diff``, integrals ``mpmath.quad``: an identity that SymPy "proved" by a wrong rule
+does not survive this.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import mpmath
+import sympy as sp
+from sympy.printing.pycode import MpmathPrinter
+
+from .domains import Domain, choices, default_domain, resolve
+from .errors import DerivationError
+
+Point = dict[sp.Basic, Any]
+
+
+class NotEvaluable(DerivationError):
+    """The expression holds something that has no numerical meaning here."""
+
+
+class _Printer(MpmathPrinter):
+    """Python source for mpmath, with safe names and every number an ``mpf`` (``1/n`` must not become a float)."""
+
+    def __init__(self) -> None:
+        super().__init__({"fully_qualified_modules": False, "strict": False})
+        self.names: dict[str, str] = {}
+
+    def safe(self, symbol: Any) -> str:
+        key = f"{symbol}#{getattr(symbol, 'dummy_index', '')}"
+        return self.names.setdefault(key, f"v{len(self.names)}")
+
+    def _print_Symbol(self, expr: Any) -> str:
+        return self.safe(expr)
+
+    _print_Dummy = _print_Symbol
+
+    def _print_Idx(self, expr: Any) -> str:
+        return self.safe(expr.label)
+
+    def _print_Integer(self, expr: Any) -> str:
+        return f"mpf({int(expr)})"
+
+    _print_One = _print_Zero = _print_NegativeOne = _print_Integer
+
+    def _print_Half(self, expr: Any) -> str:
+        return "mpf(0.5)"
+
+    def _print_Infinity(self, expr: Any) -> str:
+        return "inf"
+
+    def _print_NegativeInfinity(self, expr: Any) -> str:
+        return "(-inf)"
+
+    def _print_ComplexInfinity(self, expr: Any) -> str:
+        return "undefined()"
+
+    _print_NaN = _print_ComplexInfinity
+
+    def _print_Indexed(self, expr: Any) -> str:
+        return self.safe(expr.base.label) + "".join(f"[int({self._print(k)})]" for k in expr.indices)
+
+    def _loop(self, expr: Any, combine: str) -> str:
+        body = self._print(expr.function)
+        loops = " ".join(
+            f"for {self.safe(i)} in whole({self._print(a)}, {self._print(b)})" for i, a, b in reversed(expr.limits)
+        )
+        return f"{combine}([{body} {loops}])"
+
+    def _print_Sum(self, expr: Any) -> str:
+        return self._loop(expr, "fsum")
+
+    def _print_Product(self, expr: Any) -> str:
+        return self._loop(expr, "fprod")
+
+    def _print_MaxOver(self, expr: Any) -> str:
+        return self._loop(expr, "max")
+
+    def _print_Derivative(self, expr: Any) -> str:
+        if any(not isinstance(x, sp.Symbol) for x, _ in expr.variable_count):
+            raise NotEvaluable(f"cannot evaluate a derivative by {expr.variables}: differentiate by plain symbols")
+        names = [self.safe(x) for x, _ in expr.variable_count]
+        orders = [int(k) for _, k in expr.variable_count]
+        at, order = (names[0], orders[0]) if len(names) == 1 else (f"({', '.join(names)})", tuple(orders))
+        return f"derivative(lambda {', '.join(names)}: {self._print(expr.expr)}, {at}, {order})"
+
+    def _print_Subs(self, expr: Any) -> str:
+        names = ", ".join(self.safe(x) for x in expr.variables)
+        return f"(lambda {names}: {self._print(expr.expr)})({', '.join(self._print(p) for p in expr.point)})"
+
+    def _print_Limit(self, expr: Any) -> str:
+        raise NotEvaluable("cannot evaluate a limit at a point; use the evidence 'limit'")
+
+    def _print_Order(self, expr: Any) -> str:
+        raise NotEvaluable("cannot evaluate a Landau symbol at a point; use the evidence 'series'")
+
+    def _print_AppliedUndef(self, expr: Any) -> str:
+        return f"given[{str(expr.func)!r}]({', '.join(self._print(a) for a in expr.args)})"
+
+    def _print_Mod(self, expr: Any) -> str:
+        a, b = (self._print(x) for x in expr.args)
+        return f"fmod({a}, {b})"
+
+
+def _undefined() -> Any:
+    raise ZeroDivisionError("undefined")
+
+
+def _whole(low: Any, high: Any) -> Iterator[Any]:
+    return (mpmath.mpf(k) for k in range(int(low), int(high) + 1))
+
+
+def _derivative(f: Callable[..., Any], at: Any, order: Any) -> Any:
+    # Working at three times the precision pays for the cancellation in finite differences.
+    with mpmath.workdps(3 * mpmath.mp.dps):
+        return mpmath.diff(f, at, order)
+
+
+_NAMESPACE: dict[str, Any] = {
+    **{name: getattr(mpmath, name) for name in dir(mpmath) if not name.startswith("_")},
+    "mpmath": mpmath,
+    "undefined": _undefined,
+    "whole": _whole,
+    "derivative": _derivative,
+    "max": max,
+    "min": min,
+    "abs": abs,
+    "polygamma": mpmath.polygamma,
+}
+
+
+def compile_expression(
+    expr: sp.Expr, arguments: Sequence[sp.Basic], functions: Mapping[str, Callable[..., Any]] | None = None
+) -> Callable[[Point], Any]:
+    """Compile ``expr`` to a function of a :data:`Point`.
+
+    ``functions`` gives numerical meaning to undefined functions such as ``L(n)`` (a root that mpmath finds, say).
+    """
+    printer = _Printer()
+    names = [printer.safe(a.label if isinstance(a, sp.IndexedBase) else a) for a in arguments]
+    source = printer.doprint(expr)
+    unknown = {str(f.func) for f in expr.atoms(sp.core.function.AppliedUndef)} - set(functions or {})
+    if unknown:
+        raise NotEvaluable(
+            f"the function {', '.join(sorted(unknown))} has no values here; define it in an earlier step that this one "
+            "uses, or give functions={name: callable}"
+        )
+    space = {**_NAMESPACE, "given": dict(functions or {})}
+    try:
+        code = eval(f"lambda {', '.join(names)}: {source}", space)
+    except SyntaxError as error:  # the printer met something that it does not know
+        raise NotEvaluable(f"cannot evaluate {expr}: mpmath has no counterpart ({source})") from error
+
+    def evaluate(point: Point) -> Any:
+        values = [
+            [None, *point[a]] if isinstance(a, sp.IndexedBase) else point[a] for a in arguments
+        ]  # entries of vectors count from 1, as in the formulas
+        try:
+            return mpmath.mpmathify(code(*values))
+        except (ArithmeticError, ValueError, IndexError, mpmath.libmp.ComplexResult):
+            return mpmath.nan
+        except (NameError, TypeError) as error:
+            raise NotEvaluable(f"cannot evaluate {expr}: {error}") from error
+
+    return evaluate
+
+
+# --- points --------------------------------------------------------------------------------------------------------
+def sampled_symbols(exprs: Sequence[sp.Expr]) -> list[sp.Basic]:
+    """List the free symbols and vectors of expressions that need values, in a fixed order."""
+    free = set().union(*(e.free_symbols for e in exprs)) if exprs else set()
+    bases = {e for e in free if isinstance(e, sp.IndexedBase)}
+    bases |= {e.base for expr in exprs for e in expr.atoms(sp.Indexed)}
+    labels = {b.label for b in bases}
+    scalars = {e for e in free if isinstance(e, sp.Symbol) and e not in labels and not isinstance(e, sp.Indexed)}
+    scalars -= {e for e in scalars if isinstance(e, sp.IndexedBase)}
+    return sorted(scalars, key=str) + sorted(bases, key=str)
+
+
+def index_ranges(exprs: Sequence[sp.Expr]) -> dict[sp.Symbol, Any]:
+    """Free indices of vectors, with the length of the vector that they index."""
+    ranges: dict[sp.Symbol, Any] = {}
+    for expr in exprs:
+        bound = {limit[0] for e in expr.atoms(sp.Sum, sp.Product) for limit in e.limits}
+        for item in expr.atoms(sp.Indexed):
+            for index, length in zip(item.indices, item.base.shape or (), strict=False):
+                if isinstance(index, sp.Symbol) and index in expr.free_symbols - bound:
+                    ranges[index] = length
+    return ranges
+
+
+def sizes_from(dims: Mapping[sp.Symbol, int | Sequence[int]]) -> list[dict[sp.Symbol, int]]:
+    """All combinations of the sizes that ``dims`` allows."""
+    keys = list(dims)
+    return [dict(zip(keys, values, strict=True)) for values in itertools.product(*(choices(dims[k]) for k in keys))]
+
+
+def points(
+    exprs: Sequence[sp.Expr],
+    *,
+    seed: str,
+    count: int,
+    domain: Mapping[sp.Basic, Domain],
+    dims: Mapping[sp.Symbol, int | Sequence[int]],
+    where: Sequence[sp.Basic] = (),
+) -> Iterator[Point]:
+    """Draw ``count`` points: corners first, then random ones, the sizes in ``dims`` taking turns.
+
+    Points at which a condition of ``where`` is not true are left out.
+    """
+    rng = random.Random(seed)
+    symbols = sampled_symbols([*exprs, *(sp.sympify(c).lhs for c in where), *(sp.sympify(c).rhs for c in where)])
+    ranges = index_ranges(exprs)
+    lengths = {d for base in symbols if isinstance(base, sp.IndexedBase) for d in (base.shape or ())}
+    unsized = {s for d in lengths for s in sp.sympify(d).free_symbols} - set(dims)
+    all_sizes = sizes_from({**{s: (2, 3, 5) for s in sorted(unsized, key=str)}, **dims})
+    conditions = [(type(c), compile_expression(c.lhs, symbols), compile_expression(c.rhs, symbols)) for c in where]
+    made = tries = 0
+    while made < count:
+        tries += 1
+        if tries > 50 * count + 200:
+            raise DerivationError(
+                f"found only {made} of {count} points that satisfy {', '.join(map(str, where))}; give a narrower domain"
+            )
+        sizes = all_sizes[tries % len(all_sizes)]
+        point: Point = {}
+        for symbol in symbols:
+            if symbol in sizes:
+                point[symbol] = mpmath.mpf(sizes[symbol])
+            elif symbol in ranges and symbol not in domain:
+                point[symbol] = mpmath.mpf(rng.randint(1, resolve(ranges[symbol], sizes)))
+            else:
+                source = domain.get(symbol) or default_domain(symbol)
+                corners = source.corners(sizes) if tries <= max(8, count // 3) else []
+                point[symbol] = rng.choice(corners) if corners else source.draw(rng, sizes)
+        if any(not _true(kind, left(point), right(point)) for kind, left, right in conditions):
+            continue
+        made += 1
+        yield point
+
+
+def _true(kind: type, left: Any, right: Any) -> bool:
+    tests: dict[type, Callable[[Any, Any], bool]] = {
+        sp.Ne: lambda a, b: a != b,
+        sp.Lt: lambda a, b: a < b,
+        sp.Le: lambda a, b: a <= b,
+        sp.Gt: lambda a, b: a > b,
+        sp.Ge: lambda a, b: a >= b,
+    }
+    if kind not in tests:
+        raise DerivationError(f"where= takes <, <=, >, >= and Ne, not {kind.__name__}")
+    return bool(tests[kind](left, right))
+
+
+def show_number(value: Any, digits: int = 6) -> str:
+    """Print a number for a reader."""
+    if isinstance(value, list):
+        return "(" + ", ".join(show_number(v, 3) for v in value[:6]) + (", …)" if len(value) > 6 else ")")
+    if mpmath.isnan(value):
+        return "undefined"
+    return str(mpmath.nstr(value, digits))
+
+
+def show_point(point: Point) -> dict[str, str]:
+    """Print a point for a reader."""
+    return {str(symbol): show_number(value) for symbol, value in point.items()}

@@ -1,0 +1,130 @@
+"""Evidence ``exact``: SymPy proves the relation, and no sampled point contradicts the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import sympy as sp
+
+from .errors import Refusal
+from .evaluate import index_ranges, sizes_from
+from .evidence import Finding, Setting, refute, sample
+from .prove import prove_nonnegative, prove_zero
+from .relations import FLIP, Relation
+from .rewriting import explicit, instances
+from .timelimit import TimeLimitReached, time_limit
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Prove a relation by rewriting.
+
+    Args:
+        dims: sizes at which sums and vectors are written out, e.g. ``{n: 3}`` or ``{n: (2, 3)}``. Without it the proof
+            holds for every size.
+        given: equations to be used, each solved for the symbol that it stands with, e.g. ``{calibration: kappa}``.
+        made: a relation that operations have made; the step's relation has to be the same one, up to rewriting.
+        seconds: time limit.
+
+    A first look at sampled points refuses what is false with a counterexample. Agreement there proves nothing.
+    """
+
+    dims: Mapping[sp.Symbol, Any] = field(default_factory=dict)
+    given: Mapping[Any, sp.Symbol] = field(default_factory=dict)
+    made: Relation | None = None
+    seconds: float = 10.0
+
+    kind = "exact"
+
+    def check(self, relation: Relation, setting: Setting) -> Finding:
+        """Prove ``relation`` or refuse it."""
+        setting = replace(setting, dims={**setting.dims, **self.dims})
+        relation = self._use_given(setting.unfold(relation), setting)
+        if self.made is not None:
+            return self._same_as_made(relation, setting)
+        if relation.op == "~":
+            raise Refusal("an asymptotic relation needs the evidence 'limit'")
+        looked = refute(relation, setting)
+        methods: list[str] = []
+        for piece in self._pieces(relation):
+            methods.append(self._equation(piece, setting) if piece.op == "=" else self._inequality(piece, setting))
+        method = ", ".join(dict.fromkeys(methods))
+        return Finding("proved", method, self._detail(looked))
+
+    def _detail(self, looked: Any) -> dict[str, Any]:
+        # "points" is the number at which no contradiction was found: a safeguard against SymPy, not the proof
+        return {"points": looked.used} if looked is not None else {}
+
+    def _use_given(self, relation: Relation, setting: Setting) -> Relation:
+        for source, unknown in self.given.items():
+            equation = setting.unfold(getattr(source, "relation", source))
+            solutions = sp.solve(equation.lhs - equation.rhs, unknown)
+            if len(solutions) != 1:
+                raise Refusal(f"the given equation {equation} has {len(solutions)} solutions for {unknown}, not one")
+            relation = relation.with_sides(*(s.subs(unknown, solutions[0]) for s in relation.sides))
+        return relation
+
+    def _pieces(self, relation: Relation) -> list[Relation]:
+        """The relation itself, or its instances at the given sizes."""
+        if not self.dims:
+            return [relation]
+        ranges = index_ranges(relation.sides)
+        pieces = []
+        for sizes in sizes_from(self.dims):
+            sides = (instances(s, sizes, ranges, explicit) for s in relation.sides)
+            pieces += [relation.with_sides(a, b) for a, b in zip(*sides, strict=True)]
+        return pieces
+
+    def _equation(self, relation: Relation, setting: Setting) -> str:
+        method, tried = prove_zero(relation.lhs - relation.rhs, min(self.seconds, setting.seconds))
+        if method is None:
+            raise Refusal(
+                f"SymPy did not reduce the difference of the sides to 0 (tried {', '.join(tried)})",
+                advice="split the step, rewrite one side first, give an explicit dimension, or use the evidence 'numeric'",
+            )
+        return method
+
+    def _inequality(self, relation: Relation, setting: Setting) -> str:
+        upward = relation if relation.op in (">", ">=") else replace(
+            relation, lhs=relation.rhs, rhs=relation.lhs, op=FLIP[relation.op]
+        )
+        seconds = min(self.seconds, setting.seconds)
+        try:
+            with time_limit(seconds):
+                how = prove_nonnegative(upward.lhs - upward.rhs, strict=upward.op == ">")
+        except TimeLimitReached:
+            how = None
+        if how is None:
+            raise Refusal(
+                f"no strategy shows within {seconds:g} s that the difference of the sides has one sign",
+                advice="make the inequality from a simpler one by operations (made=…), or use the evidence 'numeric'",
+            )
+        return how
+
+    def _same_as_made(self, relation: Relation, setting: Setting) -> Finding:
+        made = self._use_given(setting.unfold(self.made), setting)  # type: ignore[arg-type]
+        if relation.op != made.op:
+            if FLIP[relation.op] != made.op:
+                raise Refusal(f"the operations lead to the sign {made.op}, the step claims {relation.op}")
+            raise Refusal(f"the operations lead to the opposite inequality ({made.op}, not {relation.op})")
+        # The same statement: both sides equal, or at least the same difference of sides.
+        gap = Relation(relation.lhs - relation.rhs, "=", made.lhs - made.rhs)
+        try:
+            looked = refute(gap, setting)
+        except Refusal as refusal:
+            raise Refusal(
+                "the operations lead to another relation: the sides' difference is not the same",
+                counterexample=refusal.counterexample,
+            ) from None
+        sample_ok = looked is not None and relation.op != "=" and refute(relation, setting) is not None
+        methods = [self._equation(piece, setting) for piece in self._pieces(gap)]
+        return Finding(
+            "proved",
+            ", ".join(dict.fromkeys(methods)),
+            {**self._detail(looked), "operations": list(made.origin.operations), "inequality sampled": sample_ok},
+        )
+
+
+__all__ = ["Exact", "sample"]

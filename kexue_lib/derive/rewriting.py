@@ -1,0 +1,120 @@
+"""Unfold definitions and write sums out at a small dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import sympy as sp
+from sympy.concrete.expr_with_limits import ExprWithLimits
+from sympy.core.function import AppliedUndef
+
+from .errors import DerivationError
+from .relations import Relation
+
+_DEPTH = 30
+
+
+class Definition:
+    """An equation whose left side is a name: a symbol, ``f(x, y)`` or ``p[i]``. Unfolding puts the right side for it."""
+
+    def __init__(self, relation: Relation) -> None:
+        lhs, rhs = relation.sides
+        if relation.op != "=":
+            raise DerivationError(f"a definition is an equation, not {relation}")
+        if isinstance(lhs, AppliedUndef):
+            arguments = lhs.args
+        elif isinstance(lhs, sp.Indexed):
+            arguments = lhs.indices
+        elif isinstance(lhs, sp.Symbol):
+            arguments = ()
+        else:
+            raise DerivationError(f"a definition needs a symbol, f(x) or p[i] on its left side, not {lhs}")
+        if any(not isinstance(a, sp.Symbol) for a in arguments):
+            raise DerivationError(f"the arguments of {lhs} in its definition must be plain symbols")
+        self.name, self.arguments, self.rhs = lhs, arguments, rhs
+
+    def _matches(self, expr: sp.Basic) -> bool:
+        if isinstance(self.name, AppliedUndef):
+            return isinstance(expr, AppliedUndef) and expr.func == self.name.func and len(expr.args) == len(self.arguments)
+        if isinstance(self.name, sp.Indexed):
+            return isinstance(expr, sp.Indexed) and expr.base == self.name.base
+        return bool(expr == self.name)
+
+    def occurs_in(self, expr: sp.Expr) -> bool:
+        """Whether the name occurs in an expression."""
+        return any(self._matches(e) for e in sp.preorder_traversal(expr))
+
+    def unfold(self, expr: sp.Expr) -> sp.Expr:
+        """Put the right side for every occurrence of the name."""
+
+        def body(found: sp.Basic) -> sp.Expr:
+            given = found.indices if isinstance(found, sp.Indexed) else found.args
+            fresh = rename_bound(self.rhs)
+            if not self.arguments:
+                return fresh
+            return fresh.subs(dict(zip(self.arguments, given, strict=True)), simultaneous=True)
+
+        return expr.replace(self._matches, body)
+
+
+def rename_bound(expr: sp.Expr) -> sp.Expr:
+    """Give the bound indices of an expression fresh names, so that no later substitution captures them."""
+
+    def fresh(e: sp.Basic) -> sp.Expr:
+        names = {limit[0]: sp.Dummy(str(limit[0]), **limit[0].assumptions0) for limit in e.limits}
+        limits = [sp.Tuple(names[limit[0]], *limit[1:]) for limit in e.limits]
+        return e.func(e.function.xreplace(names), *limits)
+
+    return expr.replace(lambda e: isinstance(e, ExprWithLimits), fresh)
+
+
+def unfold(expr: sp.Expr, definitions: Iterable[Definition]) -> sp.Expr:
+    """Unfold definitions until none is left."""
+    definitions = list(definitions)
+    for _ in range(_DEPTH):
+        before = expr
+        for definition in definitions:
+            expr = definition.unfold(expr)
+        if expr == before:
+            return expr
+    raise DerivationError("the definitions refer to each other in a circle")
+
+
+def explicit(expr: sp.Expr, sizes: Mapping[sp.Symbol, int]) -> sp.Expr:
+    """Write sums, maxima, vectors and matrices out at fixed sizes, with one scalar symbol for each entry.
+
+    >>> n, i = sp.symbols("n i", integer=True, positive=True)
+    >>> s = sp.IndexedBase("s", shape=(n,), real=True)
+    >>> explicit(sp.Sum(s[i], (i, 1, n)), {n: 2})
+    s_1 + s_2
+    """
+    expr = expr.subs(dict(sizes))
+    matrices: dict[sp.Basic, sp.Basic] = {}
+    for symbol in expr.atoms(sp.MatrixSymbol):
+        if not (symbol.rows.is_Integer and symbol.cols.is_Integer):
+            raise DerivationError(f"the size of {symbol} is not known; give it with dims")
+        matrices[symbol] = sp.Matrix(
+            symbol.rows, symbol.cols, lambda a, b, m=symbol: sp.Symbol(f"{m.name}_{a + 1}{b + 1}", real=True)
+        )
+    if matrices:
+        expr = expr.subs(matrices).doit()
+    expr = expr.doit()
+
+    def entry(item: sp.Indexed) -> sp.Expr:
+        if not all(k.is_Integer for k in item.indices):
+            return item
+        facts = {k: v for k, v in item.assumptions0.items() if k != "commutative"}
+        return sp.Symbol("_".join([str(item.base.label), *map(str, item.indices)]), **facts)
+
+    return expr.replace(lambda e: isinstance(e, sp.Indexed), entry)
+
+
+def instances(
+    expr: sp.Expr, sizes: Mapping[sp.Symbol, int], ranges: Mapping[sp.Symbol, sp.Expr], write: Callable[..., sp.Expr]
+) -> list[sp.Expr]:
+    """Instantiate the free indices of ``expr`` with every value that they can take."""
+    found = [expr]
+    for index, length in ranges.items():
+        top = int(sp.sympify(length).subs(dict(sizes)))
+        found = [e.subs(index, k) for e in found for k in range(1, top + 1)]
+    return [write(e, sizes) for e in found]
