@@ -1,0 +1,211 @@
+"""The built book: its files, and its pages in a real browser, light and dark, at a desk's and a phone's width."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import book_pages
+import pytest
+import yaml
+
+from kexue_lib.book.project import Project
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = Project(ROOT)
+TOC = yaml.safe_load(PROJECT.toc.read_text(encoding="utf-8"))
+LISTED = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    """The book, made now unless it is there and fresh (then `kexue build` has nothing to do)."""
+    command = [sys.executable, "-m", "kexue_lib.book.cli", "build"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return ROOT / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium. Its absence is a skip on a developer's machine, and a failure where CI is set."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next((path for path in map(shutil.which, names) if path), None)
+    if program is None:
+        reason = f"no browser: none of {', '.join(names)} is installed"
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, args=book_pages.CHROMIUM_ARGUMENTS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    with book_pages.served(site) as base:
+        yield base
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The files
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_chapter_is_listed_and_has_its_page(site: Path) -> None:
+    for chapter in PROJECT.chapters:
+        assert chapter.page in LISTED
+    for name in LISTED:
+        assert (site / f"{name}.html").is_file(), name
+    made = {p.relative_to(site).as_posix() for p in book_pages.pages(site)}
+    assert made == {f"{name}.html" for name in LISTED} | book_pages.EXTRA
+
+
+def test_a_chapters_page_shows_its_steps_and_claims(site: Path) -> None:
+    """What the executed notebook holds can be seen on the page: a build without outputs would give no warning."""
+    from kexue_lib.book.notebooks import read_executed
+    from kexue_lib.book.records import gather
+
+    for chapter in PROJECT.chapters:
+        records = gather(read_executed(chapter))
+        assert records.steps, f"{chapter.name} has no step"
+        assert records.claims, f"{chapter.name} has no claim"
+        page = book_pages.parse(site / f"{chapter.page}.html")
+        text = page.get_text(" ")
+        for step in records.steps:
+            assert page.find(id=step["id"]), f"{chapter.name}: no anchor for step {step['id']}"
+        for step in records.leaves:
+            assert f"\\tag{{{step['id']}}}" in text, f"{chapter.name}: step {step['id']} is not shown"
+        cells = [cell.get_text(" ").strip() for cell in page.find_all("td")]
+        for claim in records.claims:
+            assert any(claim["id"] in cell for cell in cells), f"{chapter.name}: claim {claim['id']} is in no table"
+
+
+def test_a_chapters_page_names_its_post(site: Path) -> None:
+    from kexue_lib.book.cards import read_card
+
+    for chapter in PROJECT.chapters:
+        card = read_card(chapter.source)
+        page = book_pages.parse(site / f"{chapter.page}.html").find("article")
+        assert page is not None
+        links = [link["href"] for link in page.find_all("a", href=True)]
+        assert f"https://kexue.fm/archives/{card.archive}" in links
+        assert card.title_zh in page.get_text()
+
+
+def test_no_page_loads_anything_from_another_host(site: Path) -> None:
+    assert book_pages.foreign_loads(site) == []
+
+
+def test_no_page_links_to_the_repository_of_jupyter_book(site: Path) -> None:
+    assert book_pages.wrong_repository_links(site) == []
+
+
+def test_no_link_inside_the_book_is_dead(site: Path) -> None:
+    assert book_pages.dead_links(site) == []
+
+
+def test_every_image_has_a_text(site: Path) -> None:
+    assert book_pages.images_without_text(site) == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The browser
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", LISTED)
+def test_a_page_as_readers_see_it(name: str, address: str, browser: Any) -> None:
+    found = []
+    for width in (1440, 360):
+        for scheme in ("light", "dark"):
+            found += book_pages.look(browser, address, f"{name}.html", width=width, scheme=scheme)
+    assert found == []
+
+
+@pytest.mark.browser
+def test_the_root_leads_to_the_cover(address: str, browser: Any) -> None:
+    page = browser.new_page()
+    page.goto(address)
+    page.wait_for_url("**/book/index.html")
+    assert "Executable Kexue" in page.inner_text("h1")
+    page.close()
+
+
+@pytest.mark.browser
+def test_a_long_equation_scrolls_inside_its_box_from_its_beginning(address: str, browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 360, "height": 800})
+    seen = 0
+    for chapter in PROJECT.chapters:
+        page.goto(f"{address}{chapter.page}.html")
+        page.evaluate("() => MathJax.startup.promise")
+        for box in page.query_selector_all("div.math"):
+            inner, outer, start = box.evaluate("e => [e.scrollWidth, e.clientWidth, e.scrollLeft]")
+            assert start == 0
+            if inner > outer:
+                seen += 1
+                box.evaluate("e => e.scrollLeft = e.scrollWidth")
+                assert box.evaluate("e => e.scrollLeft") == pytest.approx(inner - outer, abs=1.5)
+    page.close()
+    assert seen, "no equation is wider than a phone: this test sees nothing"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The tests above can fail
+# ---------------------------------------------------------------------------------------------------------------------
+
+BROKEN = """<!doctype html><html><head><link rel="stylesheet" href="https://fonts.example.org/a.css">
+<style>body {{ background: white; color: black }}</style></head><body><article>
+<p>A text with $$ x^2 \\tag{{D1}} $$ left, and <code>$$ in code $$</code>.</p>
+<a href="missing.html">gone</a> <a href="#nowhere">anchor</a> <a href="https://github.com/executablebooks/jupyter-book">x</a>
+<img src="a.png"><img src="data:image/png;base64,AAAA" alt="fine">
+<span class="math">\\(x\\)</span> <mjx-merror data-mjx-error="Undefined control sequence">x</mjx-merror>
+<div style="width: 1000px">{wide}</div>
+<script>console.error("a complaint"); fetch("https://elsewhere.example.org/data.json").catch(() => 0)</script>
+</article></body></html>"""
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    (tmp_path / "page.html").write_text(BROKEN.format(wide="wide " * 100), encoding="utf-8")
+    (tmp_path / "a.css").write_text("@font-face { src: url(//cdn.example.org/font.woff2) }", encoding="utf-8")
+    return tmp_path
+
+
+def test_the_faults_of_a_broken_site_are_found_in_its_files(broken: Path) -> None:
+    assert len(book_pages.foreign_loads(broken)) == 2
+    assert len(book_pages.wrong_repository_links(broken)) == 1
+    assert book_pages.dead_links(broken) == [
+        "page.html: #nowhere (no such anchor)",
+        "page.html: a.png (no such file)",
+        "page.html: missing.html (no such file)",
+    ]
+    assert len(book_pages.images_without_text(broken)) == 1
+
+
+@pytest.mark.browser
+def test_the_faults_of_a_broken_page_are_seen_in_the_browser(broken: Path, browser: Any) -> None:
+    with book_pages.served(broken) as base:
+        found = "\n".join(book_pages.look(browser, base, "page.html", width=360, scheme="dark"))
+    for fault in (
+        "asks for https://fonts.example.org",
+        "asks for https://elsewhere.example.org",
+        "console: a complaint",
+        "status 404",
+        "TeX in sight",
+        "not typeset",
+        "MathJax: Undefined control sequence",
+        "overflow: ",
+        "the background is light in dark mode",
+    ):
+        assert fault in found, f"{fault!r} was not found in:\n{found}"
+    assert "in code" not in found
