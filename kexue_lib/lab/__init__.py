@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import data, figures, numbers, statistics, style
+    from . import data, figures, models, numbers, statistics, style, text, training
     from .announcing import announce
     from .claims import Claim, Claims, ClaimsTable, Criterion, settled
     from .errors import ClaimError, DataError, MissingPackageError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .run import Run
     from .statistics import mean_sd, slope, solve_monotone
 
-_SUBMODULES = ("data", "figures", "numbers", "statistics", "style")
+_SUBMODULES = ("data", "figures", "models", "numbers", "statistics", "style", "text", "training")
 _HOME = {
     "announce": "announcing",
     "Claim": "claims",
@@ -59,6 +59,7 @@ __all__ = [
     "figure",
     "figures",
     "mean_sd",
+    "models",
     "numbers",
     "progress",
     "settled",
@@ -66,6 +67,8 @@ __all__ = [
     "solve_monotone",
     "statistics",
     "style",
+    "text",
+    "training",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
 __all__ = ["PATTERN", "approx", "as_number", "round_away"]
@@ -13,6 +13,8 @@ PATTERN = r"≈ -?\d+(\.\d+)?(e[+-]\d+)?( ± \d+(\.\d+)?(e[+-]\d+)?)?"
 
 # Digits beyond the printed ones that count before rounding: what lies closer to a tie than this *is* a tie.
 _GUARD = 4
+# Enough digits for any two floats beside each other.
+_EXACT = Context(prec=2000)
 
 
 def as_number(x: Any, name: str = "x") -> float:
@@ -46,8 +48,8 @@ def _quantum(x: float, digits: int) -> int:
 
 def _at(x: float, exponent: int) -> Decimal:
     """x rounded to a multiple of 10**exponent; ties, also those blurred by noise, go away from zero."""
-    snapped = Decimal(x).quantize(Decimal(1).scaleb(exponent - _GUARD), ROUND_HALF_UP)
-    return snapped.quantize(Decimal(1).scaleb(exponent), ROUND_HALF_UP)
+    snapped = Decimal(x).quantize(Decimal((0, (1,), exponent - _GUARD)), ROUND_HALF_UP, _EXACT)
+    return snapped.quantize(Decimal((0, (1,), exponent)), ROUND_HALF_UP, _EXACT)
 
 
 def round_away(x: Any, digits: int = 3) -> Decimal:
@@ -92,27 +94,21 @@ def approx(x: Any, digits: int = 3, *, sd: Any = None, unit: str = "") -> str:
     spread = None if sd is None else as_number(sd, "sd")
     if spread is not None and spread < 0:
         raise ValueError(f"sd={spread} is negative")
-    exponent = _quantum(value, digits)
-    if spread:
-        exponent = _quantum(spread, 2)
-    largest = max(abs(value), spread or 0.0)
-    if largest and not 1e-4 <= largest < 1e7:  # scientific, both numbers on the same power of ten
-        power = Decimal(largest).adjusted()
-        text = _plain(value, min(exponent, power), power)
-        if spread is not None:
-            text += f" ± {_plain(spread, min(exponent, power), power)}"
-    else:
-        text = _plain(value, min(exponent, 0))
-        if spread is not None:
-            text += f" ± {_plain(spread, min(exponent, 0))}"
+    exponent = _quantum(spread, 2) if spread else _quantum(value, digits)
+    largest = max(_at(abs(value), exponent), _at(spread or 0.0, exponent))
+    power = largest.adjusted() if largest and not Decimal("1e-4") <= largest < Decimal("1e7") else 0
+    text = _text(value, exponent, power)
+    if spread is not None:
+        text += f" ± {_text(spread, exponent, power)}"
     return f"≈ {text}" + (f" {unit}" if unit else "")
 
 
-def _plain(x: float, exponent: int, power: int = 0) -> str:
+def _text(x: float, exponent: int, power: int) -> str:
+    """x to the last digit 10**exponent, as a multiple of 10**power; the digits before the point are never cut."""
     if x == 0:
         return "0"
-    rounded = _at(x, exponent).scaleb(-power)
-    text = f"{rounded:f}"
+    rounded = _at(x, min(exponent, power))
+    text = f"{rounded.scaleb(-power, _EXACT):f}"
     if not rounded:
         text = text.lstrip("-")
     return f"{text}e{power:+03d}" if power else text

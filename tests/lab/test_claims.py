@@ -33,7 +33,7 @@ def one(*criteria: lab.Criterion, **more: object) -> lab.Claims:
     return claims
 
 
-# The verdict ----------------------------------------------------------------------------------------------------------
+# The verdict --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_criterion_may_answer_with_a_numpy_or_torch_truth_value() -> None:
     assert all(type(met) is bool for met in claims["C1"].met.values())
 
 
-# Derivation steps ------------------------------------------------------------------------------------------------------
+# Derivation steps --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_real_derivation_steps_settle_claims() -> None:
     assert one(kind="exact", steps=[proved]).verdict("C1") == "holds"
 
 
-# Errors ---------------------------------------------------------------------------------------------------------------
+# Errors --------------------------------------------------------------------------------
 
 
 def test_rules_come_before_measurements() -> None:
@@ -247,7 +247,7 @@ def test_open_claims_say_why_and_cannot_be_measured() -> None:
     assert one(open_because="no data").verdict("C1") == "open"
 
 
-# The table ------------------------------------------------------------------------------------------------------------
+# The table --------------------------------------------------------------------------------
 
 
 def example() -> lab.Claims:

@@ -1,0 +1,155 @@
+"""Train a masked language model on short windows, and evaluate it on windows of any length."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .progressbar import progress
+from .text import MaskedBatch, MaskedText
+
+__all__ = ["Evaluation", "evaluate", "masked_loss", "train"]
+
+
+def masked_loss(model: nn.Module, batch: MaskedBatch) -> torch.Tensor:
+    """Mean cross-entropy at the masked places, in nats."""
+    hidden = model(batch.inputs)
+    places = batch.places.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
+    logits = model.logits(hidden.gather(1, places))  # type: ignore[operator]
+    return F.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten())
+
+
+def train(
+    model: nn.Module,
+    batches: Iterator[MaskedBatch],
+    *,
+    steps: int,
+    lr: float,
+    warmup: int = 0,
+    clip: float | None = None,
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    desc: str = "training",
+) -> np.ndarray:
+    r"""Train with Adam; the learning rate rises linearly over ``warmup`` steps and falls linearly to 0.
+
+    .. math:: \eta_t = \eta\,\min\Bigl(\frac{t+1}{w},\; \frac{T-t}{T-w}\Bigr), \qquad t = 0,\dots,T-1
+
+    Args:
+        model: an encoder of :mod:`kexue_lib.lab.models`, on its device; it is left in training mode.
+        batches: from :func:`kexue_lib.lab.text.masked_batches`; moved to the model's device.
+        steps: T.
+        lr: η.
+        warmup: w.
+        clip: largest norm of the gradient, or None.
+        autocast: makes the context of the forward pass, such as ``run.autocast`` (bfloat16 in a full run on a GPU).
+        desc: text before the progress bar.
+
+    Returns:
+        the loss of every step, ``(steps,)`` float64, in nats.
+
+    Raises:
+        FloatingPointError: a loss is not finite; the message names the step.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps={steps!r} is not allowed; allowed: an integer >= 1")
+    if not 0 < lr < math.inf:
+        raise ValueError(f"lr={lr!r} is not allowed; allowed: a number > 0")
+    if not 0 <= warmup < steps:
+        raise ValueError(f"warmup={warmup!r} is not allowed; allowed: 0 … steps - 1 = {steps - 1}")
+    device = next(model.parameters()).device
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: _share(t, steps, warmup))
+    losses = torch.empty(steps, dtype=torch.float64, device=device)  # read at the end: no waiting for the GPU
+    model.train()
+    for step in progress(range(steps), desc=desc):
+        batch = next(batches).to(device)
+        with autocast():
+            loss = masked_loss(model, batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        schedule.step()
+        losses[step] = loss.detach()
+    values = losses.cpu().numpy()
+    if not np.isfinite(values).all():
+        raise FloatingPointError(f"the loss is not finite from step {int(np.argmin(np.isfinite(values)))} on")
+    return values
+
+
+def _share(t: int, steps: int, warmup: int) -> float:
+    falling = (steps - t) / (steps - warmup)
+    return min((t + 1) / warmup, falling) if warmup else falling
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model does on a masked text cut into windows of n.
+
+    Attributes:
+        n: length of the windows.
+        accuracy: share of masked characters that get the highest score, in [0, 1].
+        cross_entropy: mean over the masked characters, in nats.
+        entropy: mean entropy of the rows of attention weights, over layers, heads and rows, in nats.
+        characters: number of masked characters.
+    """
+
+    n: int
+    accuracy: float
+    cross_entropy: float
+    entropy: float
+    characters: int
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    text: MaskedText,
+    n: int,
+    *,
+    scale: str | float | None = None,
+    train_len: float | None = None,
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    tokens_at_once: int = 8192,
+) -> Evaluation:
+    """Evaluate a masked text cut into windows of n: for every n the same characters under the same mask.
+
+    Args:
+        model: an encoder of :mod:`kexue_lib.lab.models`; evaluated in eval mode, then left as it was.
+        text: from :func:`kexue_lib.lab.text.masked_text`; n has to divide its length.
+        n: length of the windows.
+        scale, train_len: the scale λ of attention in place of the model's own: a kind of
+            :func:`kexue_lib.attention.attention_scale`, or a number.
+        autocast: makes the context of the forward pass.
+        tokens_at_once: limits the memory; it changes no result beyond rounding.
+    """
+    windows = text.windows(n)
+    device = next(model.parameters()).device
+    rows = max(1, tokens_at_once // n)
+    right = loss = entropy = 0.0
+    was_training = model.training
+    model.eval()
+    try:
+        for first in range(0, len(windows), rows):
+            part = windows[first : first + rows]
+            low, high = (torch.searchsorted(text.places, edge * n) for edge in (first, first + len(part)))
+            places, targets = (text.places[low:high] - first * n).to(device), text.targets[low:high].to(device)
+            with autocast():
+                hidden, entropies = model(part.to(device), scale=scale, train_len=train_len, return_entropy=True)
+                logits = model.logits(hidden.flatten(0, 1)[places]).float()  # type: ignore[operator]
+            right += float((logits.argmax(-1) == targets).sum())
+            loss += float(F.cross_entropy(logits.double(), targets, reduction="sum"))
+            entropy += float(entropies.double().mean()) * len(part)
+    finally:
+        model.train(was_training)
+    count = len(text.places)
+    return Evaluation(n, right / count, loss / count, entropy / len(windows), count)
