@@ -13,7 +13,7 @@ from .domains import Domain, OneOf
 from .errors import Counterexample, Refusal
 from .evaluate import NotEvaluable, Point, compile_expression, points, sampled_symbols, show_number, show_point
 from .evidence import Finding, Setting
-from .prove import prove_zero
+from .prove import SYMPY_FAILURES, prove_zero
 from .relations import Relation
 from .rewriting import explicit
 from .timelimit import TimeLimitReached, time_limit
@@ -106,7 +106,7 @@ class LimitBySymPy:
         try:
             with time_limit(min(self.seconds, setting.seconds)):
                 found = sp.limit(target.expr, target.variable, target.to, target.side)
-        except (TimeLimitReached, NotImplementedError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (TimeLimitReached, *SYMPY_FAILURES) as error:
             raise Refusal(
                 f"SymPy could not compute the limit ({error})",
                 advice="give a rate: values along a sequence with the gauge that the error follows",
@@ -199,7 +199,9 @@ class Rate:
         slope, half = regression([mpmath.log(g) for g in gauges], [mpmath.log(e) for e in errors])
         where = f" at {', '.join(f'{k} = {v}' for k, v in case.items())}" if case else ""
         if not all(later < earlier for earlier, later in zip(errors, errors[1:], strict=False)):
-            raise Refusal(f"the error does not fall along the sequence{where} (slope {slope:.3f})", counterexample=shown)
+            raise Refusal(
+                f"the error does not fall along the sequence{where} (slope {slope:.3f})", counterexample=shown
+            )
         if abs(slope - 1) + half > self.tolerance:
             raise Refusal(
                 f"the error follows the gauge {self.gauge} to the power {slope:.3f} ± {half:.3f}{where}, not to the power 1 "
@@ -277,13 +279,15 @@ class Expansion:
                     smooth = False
                     break
                 if prove_zero(coefficient, self.seconds)[0] is None:
-                    raise Refusal(f"the coefficients of order {m} are not shown to agree (difference {sp.simplify(coefficient)})")
+                    raise Refusal(
+                        f"the coefficients of order {m} are not shown to agree (difference {sp.simplify(coefficient)})"
+                    )
                 term = term.diff(x)
             if smooth:
                 return f"Taylor coefficients up to order {k - 1}"
         try:
             rest = sp.series(gap, x, x0, k).removeO()
-        except (NotImplementedError, ValueError, TypeError, AttributeError) as error:
+        except SYMPY_FAILURES as error:
             raise Refusal(f"SymPy found no expansion ({error})") from None
         if prove_zero(rest, self.seconds)[0] is None:
             raise Refusal(f"SymPy expands the difference of the sides to {rest}")
@@ -320,6 +324,42 @@ class Expansion:
 def x0_value(x0: sp.Expr) -> Any:
     """The point of an expansion as an mpmath number."""
     return mpmath.mpmathify(x0.evalf(80))
+
+
+def vanishes(one: Relation, other: Relation, evidence: Any, setting: Setting) -> bool:
+    """Whether two expressions under the same limit come together: their difference falls to nothing along a sequence.
+
+    For ``~`` the two quotients are compared. This looks at values only, on a sequence of its own.
+    """
+    sizes = getattr(evidence, "dims", {})
+    a, b = (_target(setting.unfold(r), sizes) for r in (one, other))
+    arguments = sampled_symbols([a.expr, b.expr])
+    if a.variable not in arguments:
+        arguments.append(a.variable)
+    cases = [evidence.at] if isinstance(getattr(evidence, "at", ()), Mapping) else list(getattr(evidence, "at", ()))
+    fixed = {k: OneOf(v) for k, v in (cases[0] if cases else {}).items()}
+    try:
+        f, g = (compile_expression(e, arguments, setting.functions) for e in (a.expr, b.expr))
+        drawn = points(
+            [a.expr, b.expr],
+            seed=f"{setting.step} vanishes",
+            count=3,
+            domain={**setting.domain, **fixed, a.variable: OneOf(1)},
+            dims=setting.dims,
+            where=setting.where,
+        )
+        for point in drawn:
+            with mpmath.workdps(200):
+                gaps = [abs(f({**point, a.variable: x}) - g({**point, a.variable: x})) for x in _approach(a)]
+            if any(mpmath.isnan(gap) for gap in gaps):
+                return False
+            if not all(later <= earlier for earlier, later in zip(gaps[1:], gaps[2:], strict=False)):
+                return False
+            if gaps[-1] > mpmath.mpf("0.05") and gaps[-1] > gaps[1] / 3:
+                return False
+    except NotEvaluable:
+        return False
+    return True
 
 
 def limit_evidence(**options: Any) -> LimitBySymPy | Rate:

@@ -3,7 +3,8 @@
 Every checked relation is changed in small ways and its own evidence runs again. A mutant is
 
 * *killed* when the evidence refuses it (with a counterexample, or because it is not decided);
-* *equivalent* when the changed side is proved equal to the original one: the relation says the same;
+* *equivalent* when the changed side is proved equal to the original one, or (for a limit) when the difference of both is
+  seen to vanish in the limit: the relation says the same;
 * *implied* when the change only weakens a true inequality, which is shown by the same evidence;
 * a *survivor* otherwise: then the step's evidence is too weak to be trusted.
 """
@@ -19,6 +20,7 @@ import sympy as sp
 
 from .derivation import Derivation
 from .errors import DerivationError, Refusal
+from .asymptotic import vanishes
 from .evidence import refute
 from .exact import Exact
 from .mutants import Mutant, mutants
@@ -174,11 +176,11 @@ def _equivalent(step: Step, mutant: Mutant) -> bool:
     if mutant.side is None or step.setting is None:
         return False
     old, new = (getattr(r, mutant.side) for r in (step.statement, mutant.relation))
-    if isinstance(old, sp.Limit) and isinstance(new, sp.Limit):
-        old, new = old.args[0], new.args[0]
     if old.has(sp.Order) or new.has(sp.Order):
         old, new = old.removeO(), new.removeO()
     setting = step.setting.for_points()
+    if step.kind == "limit" and mutant.side == "lhs":
+        return vanishes(step.statement, mutant.relation, step.evidence, setting)
     gap = setting.unfold(Relation(old, "=", new))
     sizes = {k: v for k, v in (getattr(step.evidence, "dims", None) or {}).items() if isinstance(v, int)}
     try:

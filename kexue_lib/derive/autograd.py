@@ -108,7 +108,11 @@ def _evaluate(expr: sp.Expr, values: Mapping[sp.Symbol, float]) -> float:
         "Abs": torch.abs,
         "sign": torch.sign,
     }
-    names = [n for n in "exp log sqrt sin cos tan tanh sinh cosh erf erfc sigmoid atan asin acos".split() if hasattr(torch, n)]
+    names = [
+        n
+        for n in "exp log sqrt sin cos tan tanh sinh cosh erf erfc sigmoid atan asin acos".split()
+        if hasattr(torch, n)
+    ]
     functions |= {n: getattr(torch, n) for n in names}
     leaves = {s: torch.tensor(v, dtype=torch.float64, requires_grad=True) for s, v in values.items()}
 

@@ -71,7 +71,9 @@ class Derivation:
         made = options.get("made")
         sources = [*(made.origin.sources if made is not None else relation.origin.sources), *options.get("given", {})]
         if made is not None and (not made.origin.sources or UNCHECKED_SOURCE in made.origin.sources):
-            raise DerivationError(f"{id}: made= has to start from steps of this derivation, not from {UNCHECKED_SOURCE}")
+            raise DerivationError(
+                f"{id}: made= has to start from steps of this derivation, not from {UNCHECKED_SOURCE}"
+            )
         sources = [s for s in sources if s != UNCHECKED_SOURCE]
         return self.step(id, relation, Exact(**options), by, uses=[*uses, *sources], **setting)
 
@@ -101,7 +103,9 @@ class Derivation:
         relation = as_relation(relation)
         Definition(relation)  # a definition that cannot be unfolded is refused here
         self._assumptions_hold(id, relation)
-        return self._unchecked(id, relation, "defined", by, self._definitions(relation.with_sides(relation.rhs, relation.rhs)))
+        return self._unchecked(
+            id, relation, "defined", by, self._definitions(relation.with_sides(relation.rhs, relation.rhs))
+        )
 
     def _assumptions_hold(self, id: str, relation: Relation) -> None:
         """A name declared positive must not be defined as something that is negative somewhere."""
@@ -133,7 +137,9 @@ class Derivation:
         return self._unchecked(id, as_relation(relation), "cited", by, uses)
 
     # --- chains ----------------------------------------------------------------------------------------------------
-    def chain(self, id: str, start: Any, *links: tuple[Any, ...], by: str = "", uses: Sequence[Any] = (), **setting: Any) -> Step:
+    def chain(
+        self, id: str, start: Any, *links: tuple[Any, ...], by: str = "", uses: Sequence[Any] = (), **setting: Any
+    ) -> Step:
         """A chain ``A = B = C ≤ D``: each link is ``(sign, expression, evidence, reason[, uses])``.
 
         The links are steps ``D4.1``, ``D4.2``, … of their own; the chain's relation joins its ends.
@@ -146,7 +152,9 @@ class Derivation:
         try:
             for k, (sign, expr, evidence, reason, *more) in enumerate(links, 1):
                 relation = Relation(left, sign, sp.sympify(expr))
-                part = self.step(f"{id}.{k}", relation, evidence, reason, uses=[*uses, *(more[0] if more else ())], **setting)
+                part = self.step(
+                    f"{id}.{k}", relation, evidence, reason, uses=[*uses, *(more[0] if more else ())], **setting
+                )
                 parts.append(part)
                 left = relation.rhs
         except Exception:
@@ -194,7 +202,9 @@ class Derivation:
         relation = as_relation(relation)
         made = getattr(evidence, "made", None)
         definitions: dict[str, Definition] = {}
-        for source in filter(None, [relation, made, *(getattr(g, "relation", g) for g in getattr(evidence, "given", ()))]):
+        for source in filter(
+            None, [relation, made, *(getattr(g, "relation", g) for g in getattr(evidence, "given", ()))]
+        ):
             definitions |= self._definitions(source)
         used = self._used(id, [*uses, *definitions])
         setting = Setting(
@@ -252,14 +262,18 @@ class Derivation:
         if not isinstance(id, str) or not _ID.fullmatch(id):
             raise DerivationError(f"a step's id looks like D3 or D3.1, not {id!r}")
         if id in self.steps:
-            raise DerivationError(f"there is a step {id} already; run the derivation's first cell again to start afresh")
+            raise DerivationError(
+                f"there is a step {id} already; run the derivation's first cell again to start afresh"
+            )
 
     def _used(self, id: str, uses: Sequence[Any]) -> list[Step]:
         found: dict[str, Step] = {}
         for item in [uses] if isinstance(uses, (str, Step)) else uses:
             key = item.id if isinstance(item, Step) else item
             if key not in self.steps:
-                raise DerivationError(f"{id} uses {key}, which is no step so far; there are {', '.join(self.steps) or 'none'}")
+                raise DerivationError(
+                    f"{id} uses {key}, which is no step so far; there are {', '.join(self.steps) or 'none'}"
+                )
             found[key] = self.steps[key]
         order = list(self.steps)
         return sorted(found.values(), key=lambda step: order.index(step.id))

@@ -99,7 +99,9 @@ def _remarks(step: Step, links: bool = True) -> list[str]:
     elif sizes:
         how = f"{how}, {sizes}"
     if how:
-        remarks.append(f"*{how}*" if not sizes else f"*{how.split(', written')[0]}*" + how[len(how.split(", written")[0]) :])
+        remarks.append(
+            f"*{how}*" if not sizes else f"*{how.split(', written')[0]}*" + how[len(how.split(", written")[0]) :]
+        )
     if step.uses:
         shown = [f"[{u}](#{u})" if links else u for u in step.uses]
         remarks.append("uses " + ", ".join(shown))
@@ -138,4 +140,8 @@ def text_step(step: Step) -> str:
     if step.links:
         return "\n".join([f"{step.id}  {step.statement}", *("  " + text_step(link) for link in step.links)])
     remarks = "; ".join(r.replace("*", "") for r in _remarks(step, links=False))
-    return f"{step.id}  {step.statement}    [{badge(step)}: {remarks}]" if remarks else f"{step.id}  {step.statement}    [{badge(step)}]"
+    return (
+        f"{step.id}  {step.statement}    [{badge(step)}: {remarks}]"
+        if remarks
+        else f"{step.id}  {step.statement}    [{badge(step)}]"
+    )

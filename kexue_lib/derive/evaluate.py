@@ -163,7 +163,14 @@ def compile_expression(
         ]  # entries of vectors count from 1, as in the formulas
         try:
             return mpmath.mpmathify(code(*values))
-        except (ArithmeticError, ValueError, IndexError, mpmath.libmp.ComplexResult):
+        except (
+            ArithmeticError,
+            ValueError,
+            IndexError,
+            MemoryError,
+            mpmath.libmp.ComplexResult,
+            mpmath.libmp.NoConvergence,
+        ):
             return mpmath.nan
         except (NameError, TypeError) as error:
             raise NotEvaluable(f"cannot evaluate {expr}: {error}") from error

@@ -96,7 +96,11 @@ def _counterexample(point: Point, left: Any, right: Any, note: str = "") -> Coun
 
 
 def compare(
-    relation: Relation, point: Point, sides: tuple[Callable[[Point], Any], ...], outcome: Sampled, tolerance: Any = TOLERANCE
+    relation: Relation,
+    point: Point,
+    sides: tuple[Callable[[Point], Any], ...],
+    outcome: Sampled,
+    tolerance: Any = TOLERANCE,
 ) -> None:
     """Compare both sides at one point; raise :class:`Refusal` with a counterexample where they do not agree."""
     for digits in _DIGITS:
@@ -127,7 +131,8 @@ def compare(
         left, right = _real(left), _real(right)
         if mpmath.isnan(left) or mpmath.isnan(right):
             raise Refusal(
-                "an inequality needs real sides", counterexample=_counterexample(point, *_sides_at(point, sides, digits))
+                "an inequality needs real sides",
+                counterexample=_counterexample(point, *_sides_at(point, sides, digits)),
             )
         slack = right - left if relation.op in ("<", "<=") else left - right
         rounding = mpmath.mpf(10) ** (-digits // 2)

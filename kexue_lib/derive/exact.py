@@ -87,8 +87,10 @@ class Exact:
         return method
 
     def _inequality(self, relation: Relation, setting: Setting) -> str:
-        upward = relation if relation.op in (">", ">=") else replace(
-            relation, lhs=relation.rhs, rhs=relation.lhs, op=FLIP[relation.op]
+        upward = (
+            relation
+            if relation.op in (">", ">=")
+            else replace(relation, lhs=relation.rhs, rhs=relation.lhs, op=FLIP[relation.op])
         )
         seconds = min(self.seconds, setting.seconds)
         try:

@@ -36,7 +36,7 @@ _SWAPS: dict[type, tuple[str, Callable[..., sp.Expr]]] = {
     sp.sinh: ("sinh → cosh", sp.cosh),
     sp.cosh: ("cosh → sinh", sp.sinh),
     sp.tanh: ("tanh → sinh", sp.sinh),
-    sp.log: ("log x → log(1 + x)", lambda x: sp.log(1 + x)),
+    sp.log: ("log x → sqrt x", sp.sqrt),
     sp.exp: ("exp x → exp(-x)", lambda x: sp.exp(-x)),
     sp.gamma: ("Γ(x) → Γ(x + 1)", lambda x: sp.gamma(x + 1)),
     sp.besseli: ("I_ν → I_{ν+1}", _shift),
@@ -53,7 +53,7 @@ def _at_nodes(expr: sp.Expr, mutate: Callable[[sp.Expr], Iterator[Change]], top:
     for what, new in mutate(expr):
         if new != expr:
             yield what, new
-    if isinstance(expr, (sp.Indexed, sp.Symbol, sp.Number, sp.core.function.AppliedUndef)):
+    if isinstance(expr, (sp.Indexed, sp.Symbol, sp.Number)):
         return
     if isinstance(expr, sp.Derivative):
         for what, new in _at_nodes(expr.expr, mutate, False):
@@ -169,10 +169,10 @@ def _changes(side: sp.Expr) -> Iterator[tuple[str, Change]]:
     body = side.removeO() if order is not None else side
     for kind, make in _NODES.items():
         for what, new in _inside_limit(body, lambda e, m=make: _at_nodes(e, m)):  # type: ignore[misc]
-            yield kind, (what, new if order is None else new + order)
+            yield kind, (what, new if order is None else sp.Add(new, order, evaluate=False))
     for kind, make in _WHOLE.items():
         for what, new in _inside_limit(body, make):
-            yield kind, (what, new if order is None else new + order)
+            yield kind, (what, new if order is None else sp.Add(new, order, evaluate=False))
 
 
 def mutants(relation: Relation, most: int = 24) -> list[Mutant]:

@@ -51,7 +51,9 @@ class Numeric:
                 if self.tight is not None:
                     self._is_tight(relation, setting)
         except TimeLimitReached as limit:
-            raise Refusal(f"{self.points} points took too long ({limit})", advice="fewer points or smaller sizes") from None
+            raise Refusal(
+                f"{self.points} points took too long ({limit})", advice="fewer points or smaller sizes"
+            ) from None
         detail: dict[str, Any] = {"points": outcome.used}
         if outcome.skipped:
             detail["undefined on both sides"] = outcome.skipped

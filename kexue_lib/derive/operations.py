@@ -75,7 +75,9 @@ class Operations:
         """Integrate both sides from ``low`` to ``high``."""
         self._only("integrate", *_FLIP)
         if self.op != "=" and prove_nonnegative(sp.sympify(high) - sp.sympify(low)) is None:
-            raise DerivationError(f"cannot integrate an inequality from {low} to {high}: it is not clear that the second is larger")
+            raise DerivationError(
+                f"cannot integrate an inequality from {low} to {high}: it is not clear that the second is larger"
+            )
         return self._made(
             f"integrate over ${sp.latex(x)}$ from ${sp.latex(low)}$ to ${sp.latex(high)}$",
             sp.integrate(self.lhs, (x, low, high)),
@@ -133,7 +135,9 @@ class Operations:
                 raise DerivationError(f"cannot apply {name} to an inequality: it is not clear that it increases")
         return self._made(f"apply {name}", function(self.lhs), function(self.rhs))
 
-    def transform(self, function: Callable[[sp.Expr], sp.Expr], side: Side = "both", name: str | None = None) -> Relation:
+    def transform(
+        self, function: Callable[[sp.Expr], sp.Expr], side: Side = "both", name: str | None = None
+    ) -> Relation:
         """Rewrite one or both sides without changing their value, e.g. ``transform(sp.factor, "rhs")``."""
         if side not in ("lhs", "rhs", "both"):
             raise DerivationError(f"side must be 'lhs', 'rhs' or 'both', not {side!r}")
@@ -157,7 +161,9 @@ class Operations:
             solutions = [s for s in solutions if pick(s)]
         if len(solutions) != 1:
             found = ", ".join(map(str, solutions)) or "none"
-            raise DerivationError(f"{self} has not one solution for {unknown} but {len(solutions)}: {found}; give pick=")
+            raise DerivationError(
+                f"{self} has not one solution for {unknown} but {len(solutions)}: {found}; give pick="
+            )
         return self._made(f"solve for ${sp.latex(unknown)}$", unknown, solutions[0])
 
     def limit(self, x: sp.Symbol, to: Any, side: str = "+-") -> Relation:

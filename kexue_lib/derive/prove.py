@@ -15,6 +15,17 @@ from .vocabulary import MaxOver
 
 Rewrite = Callable[[sp.Expr], sp.Expr]
 
+# What SymPy raises when a strategy does not apply or does not end; it decides nothing.
+SYMPY_FAILURES = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
 
 def split_sums(expr: sp.Expr) -> sp.Expr:
     """Use that sums are linear: split them, pull out what does not depend on the index, add up constants.
@@ -116,6 +127,19 @@ def _roots(expr: sp.Expr) -> sp.Expr:
     return sp.simplify(sp.radsimp(sp.sqrtdenest(expr)))
 
 
+def _even_part(expr: sp.Expr) -> sp.Expr:
+    """Over an interval that is symmetric about 0 only the even part of a function counts."""
+
+    def fold(e: sp.Integral) -> sp.Expr:
+        if len(e.limits) != 1 or len(e.limits[0]) != 3 or e.limits[0][1] != -e.limits[0][2]:
+            return e
+        t = e.limits[0][0]
+        body = sp.factor_terms(sp.expand((e.function + e.function.subs(t, -t)) / 2))
+        return e.func(body, e.limits[0])
+
+    return sp.expand(expr.replace(lambda e: isinstance(e, sp.Integral), fold))
+
+
 def _cases(expr: sp.Expr) -> sp.Expr:
     return sp.simplify(sp.piecewise_fold(expr))
 
@@ -126,6 +150,7 @@ def _equals(expr: sp.Expr) -> sp.Expr:
 
 CASCADE: tuple[tuple[str, Rewrite], ...] = (
     ("identical", lambda e: e),
+    ("even part of an integral", lambda e: _even_part(e) if e.has(sp.Integral) else e),
     ("evaluate", lambda e: e.doit()),
     ("expand", sp.expand),
     ("linearity of sums", split_sums),
@@ -175,8 +200,8 @@ def prove_zero(expr: sp.Expr, seconds: float = 10.0) -> tuple[str | None, list[s
         except TimeLimitReached:
             tried.append(f"{name} (stopped)")
             continue
-        except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError, RecursionError) as error:
-            tried.append(f"{name} ({type(error).__name__})")  # SymPy's own failures: the strategy does not apply
+        except SYMPY_FAILURES as error:
+            tried.append(f"{name} ({type(error).__name__})")
             continue
         tried.append(name)
         if result == 0:
@@ -201,7 +226,7 @@ def _forms(expr: sp.Expr) -> list[tuple[str, sp.Expr]]:
     ):
         try:
             form = rewrite(expr)
-        except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError):
+        except SYMPY_FAILURES:
             continue
         if all(form != other for _, other in forms):
             forms.append((name, form))
@@ -270,7 +295,13 @@ def prove_nonnegative(expr: sp.Expr, *, strict: bool = False, depth: int = 2) ->
     >>> prove_nonnegative(x) is None
     True
     """
-    expr = sp.sympify(expr).doit()
+    try:
+        return _nonnegative(sp.sympify(expr).doit(), strict, depth)
+    except SYMPY_FAILURES:
+        return None
+
+
+def _nonnegative(expr: sp.Expr, strict: bool, depth: int) -> str | None:
     for name, form in _forms(expr):
         if _sign(form, strict):
             return name
@@ -278,9 +309,4 @@ def prove_nonnegative(expr: sp.Expr, *, strict: bool = False, depth: int = 2) ->
             return "a maximum is at least each of its entries"
         if isinstance(form, sp.Sum) and _sign(form.function, strict):
             return "every term has this sign"
-    if expr.has(sp.Sum, MaxOver):
-        return None
-    try:
-        return _by_calculus(expr, strict, depth)
-    except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError):
-        return None
+    return None if expr.has(sp.Sum, MaxOver) else _by_calculus(expr, strict, depth)

@@ -35,7 +35,9 @@ class Definition:
 
     def _matches(self, expr: sp.Basic) -> bool:
         if isinstance(self.name, AppliedUndef):
-            return isinstance(expr, AppliedUndef) and expr.func == self.name.func and len(expr.args) == len(self.arguments)
+            return (
+                isinstance(expr, AppliedUndef) and expr.func == self.name.func and len(expr.args) == len(self.arguments)
+            )
         if isinstance(self.name, sp.Indexed):
             return isinstance(expr, sp.Indexed) and expr.base == self.name.base
         return bool(expr == self.name)
