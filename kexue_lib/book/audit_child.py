@@ -71,9 +71,9 @@ def _audit(space: dict[str, Any], budget: float) -> dict[str, Any]:
     import kexue_lib
 
     assert kexue_lib.__file__ is not None
-    base = Path(kexue_lib.__file__).resolve().parent.parent
+    base = Path(os.path.abspath(kexue_lib.__file__)).parent.parent
     files = sorted(
-        Path(path).resolve().relative_to(base).as_posix()
+        Path(os.path.abspath(path)).relative_to(base).as_posix()
         for name, loaded in list(sys.modules.items())
         if name.partition(".")[0] == "kexue_lib" and (path := getattr(loaded, "__file__", None))
         if not name.startswith("kexue_lib.book")

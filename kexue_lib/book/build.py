@@ -105,7 +105,7 @@ def renew_audits(
         _, failures = run_audits(project, stale, options, console)
     for chapter in there:
         audit = read_audit(chapter)
-        for line in audit.survivors() if audit else []:
+        for line in audit.problems() if audit else []:
             say(console, f"{chapter.name}: a check without teeth: {line}")
     return failures
 

@@ -28,9 +28,9 @@ from importlib import metadata
 modules = [(name, getattr(module, "__dict__", {}).get("__file__")) for name, module in list(sys.modules.items())]
 tops = sorted({name.partition(".")[0] for name, _ in modules})
 package = getattr(sys.modules.get("kexue_lib"), "__file__", None)
-folder = os.path.dirname(os.path.dirname(os.path.realpath(package))) if package else None
+folder = os.path.dirname(os.path.dirname(os.path.abspath(package))) if package else None
 files = sorted(
-    os.path.relpath(os.path.realpath(path), folder).replace(os.sep, "/")
+    os.path.relpath(os.path.abspath(path), folder).replace(os.sep, "/")
     for name, path in modules
     if package and path and name.partition(".")[0] == "kexue_lib"
 )
@@ -77,9 +77,7 @@ class KexueEngine(NBClientEngine):
     on_cell: ClassVar[Callable[[str], None]]
 
     @classmethod
-    def execute_managed_notebook(  # type: ignore[override]
-        cls, nb_man: Any, kernel_name: str, start_timeout: int = 300, **_: Any
-    ) -> Any:
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, start_timeout: int = 300, **_: Any) -> Any:
         """Run the cells of ``nb_man.nb`` in a fresh kernel; no limit per cell (the process has one)."""
         start = nb_man.cell_start
 
@@ -102,6 +100,6 @@ class KexueEngine(NBClientEngine):
 
 def register(on_cell: Callable[[str], None]) -> str:
     """Make the engine known to papermill, and return its name."""
-    KexueEngine.on_cell = staticmethod(on_cell)  # type: ignore[assignment]
+    KexueEngine.on_cell = staticmethod(on_cell)
     papermill_engines.register("kexue", KexueEngine)
     return "kexue"

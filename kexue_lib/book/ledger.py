@@ -34,10 +34,12 @@ def ledger(project: Project) -> str:
         lines += _table(finished)
     else:
         lines.append("No chapter has been executed yet.")
-    waiting = [s for s in every if s.records is None]
+    waiting = len(every) - len(finished)
     if waiting:
-        names = ", ".join(f"{s.planned.title_en} ([{s.planned.archive}]({s.planned.url}))" for s in waiting)
-        lines += ["", "## Not there yet", "", f"{_chapters(len(waiting))} of {len(every)} planned: {names}."]
+        lines += [
+            "",
+            f"{_chapters(waiting)} of the {len(every)} planned ones are not there yet; the [map](index.md) lists them.",
+        ]
     return "\n".join(lines) + "\n"
 
 

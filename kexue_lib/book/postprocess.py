@@ -28,8 +28,8 @@ class UnsteadyOutput(Exception):
 def finish(executed: dict[str, Any], converted: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     """The notebook to keep: ``converted`` with the outputs of ``executed`` and ``run`` as ``metadata.kexue.run``.
 
-    The alternative text of a figure is copied from the output (where :func:`kexue_lib.lab.figure` leaves it) to the
-    cell, where MyST-NB looks for it.
+    The alternative text and the width of a figure are copied from the output (where :func:`kexue_lib.lab.figure` leaves
+    them) to the cell, where MyST-NB looks for them.
 
     Raises:
         UnsteadyOutput: a path of this machine, a memory address, or two figures in one cell.
@@ -105,7 +105,10 @@ def _describe_figures(cell: dict[str, Any]) -> None:
             cell["id"],
             f"the cell shows {len(figures)} figures, but alternative text belongs to a cell: show one in a cell.",
         )
-    cell["metadata"]["mystnb"] = {"image": {"alt": texts[0]}}
+    image = {"alt": texts[0]}
+    if width := figures[0]["metadata"]["image/png"].get("width"):
+        image["width"] = f"{width}px"
+    cell["metadata"]["mystnb"] = {"image": image}
 
 
 def _text(output: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ def end_children(pid: int) -> None:
 
     A Jupyter kernel leads a session of its own, so that killing the group of its parent would leave it running.
     """
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
     own = os.getpgid(0)
     with contextlib.suppress(psutil.Error):

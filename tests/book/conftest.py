@@ -164,10 +164,10 @@ def checkout(tmp_path: Path) -> Checkout:
 
             def record(self):
                 n = self.derivation.survived
-                step = {"id": "D1", "killed": 7, "equivalent": 1, "implied": 0, "survived": n}
-                step["survivors"] = ["sign of x"] * n
+                step = {"id": "D1", "killed": 7, "without_counterexample": 1, "equivalent": 1, "implied": 0,
+                        "survived": ["sign: of x"] * n}
                 return {"schema": 1, "derivation": self.derivation.name, "steps": [step], "killed": 7,
-                        "equivalent": 1, "implied": 0, "survived": n}
+                        "equivalent": 1, "implied": 0, "survived": n, "not_run": 0}
 
         def audit(derivation, budget=90.0, progress=None):
             return Report(derivation)
