@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import sympy as sp
+from sympy.core.function import AppliedUndef
 
 from .asymptotic import Expansion, limit_evidence
 from .autograd import Autograd
@@ -57,11 +58,12 @@ class Derivation:
         self.name = name
         self.domain = dict(domain or {})
         self.steps: dict[str, Step] = {}
+        self.functions: dict[str, Any] = {}  # values of functions that are defined implicitly
 
     # --- checked steps ---------------------------------------------------------------------------------------------
     def exact(self, id: str, relation: Any, by: str = "", *, uses: Sequence[Any] = (), **options: Any) -> Step:
-        """A step that SymPy proves; options are those of :class:`~kexue_lib.derive.exact.Exact` and ``domain``, ``where``,
-        ``functions``, ``opaque``. A relation that operations have made from an inequality is proved by them."""
+        """A step that SymPy proves; options: :class:`~kexue_lib.derive.exact.Exact`, ``domain``, ``where``, ``functions``,
+        ``opaque``. A relation that operations have made from an inequality is proved by them."""
         relation = as_relation(relation)
         setting, options = _split(options)
         if "made" in options:
@@ -78,12 +80,14 @@ class Derivation:
         return self.step(id, relation, Exact(**options), by, uses=[*uses, *sources], **setting)
 
     def numeric(self, id: str, relation: Any, by: str = "", *, uses: Sequence[Any] = (), **options: Any) -> Step:
-        """A step sampled in high precision; options: :class:`~kexue_lib.derive.numeric.Numeric`, ``where``, ``functions``."""
+        """A step sampled in high precision; options: :class:`~kexue_lib.derive.numeric.Numeric`, ``where``,
+        ``functions``."""
         setting, options = _split(options, keep=("domain",))
         return self.step(id, relation, Numeric(**options), by, uses=uses, **setting)
 
     def autograd(self, id: str, relation: Any, by: str = "", *, uses: Sequence[Any] = (), **options: Any) -> Step:
-        """A gradient identity sampled with torch.autograd in float64; options: :class:`~kexue_lib.derive.autograd.Autograd`."""
+        """A gradient identity sampled with torch.autograd in float64; options:
+        :class:`~kexue_lib.derive.autograd.Autograd`."""
         setting, options = _split(options, keep=("domain",))
         return self.step(id, relation, Autograd(**options), by, uses=uses, **setting)
 
@@ -103,9 +107,33 @@ class Derivation:
         relation = as_relation(relation)
         Definition(relation)  # a definition that cannot be unfolded is refused here
         self._assumptions_hold(id, relation)
-        return self._unchecked(
-            id, relation, "defined", by, self._definitions(relation.with_sides(relation.rhs, relation.rhs))
-        )
+        within = self._definitions(relation.with_sides(relation.rhs, relation.rhs))
+        return self._unchecked(id, relation, "defined", by, list(within))
+
+    def define_implicitly(
+        self, id: str, relation: Any, function: Any, values: Callable[..., Any], by: str = "", **options: Any
+    ) -> Step:
+        """Introduce a function as the solution of an equation, e.g. ``L(n)`` by ``H(n, L(n)) = H0``.
+
+        Args:
+            id: the step's id.
+            relation: the equation.
+            function: the function that it defines, applied to its arguments: ``L(n)``.
+            values: computes the function with mpmath; that its values solve the equation is checked at sampled points.
+            by: the reason that there is one solution.
+            options: ``points``, ``domain`` and so on, as for :meth:`numeric`.
+        """
+        relation = as_relation(relation)
+        if not isinstance(function, AppliedUndef):
+            raise DerivationError(f"{id}: give the function that is defined, applied to its arguments, not {function}")
+        name = str(function.func)
+        setting, options = _split(options, keep=("domain",))
+        checked = self.step(id, relation, Numeric(**{"points": 60, **options}), by, functions={name: values}, **setting)
+        self.functions[name] = values
+        detail = dict(checked.finding.detail)
+        step = replace(checked, kind="defined", finding=Finding("unchecked", "", detail), evidence=None, setting=None)
+        self.steps[id] = step
+        return step
 
     def _assumptions_hold(self, id: str, relation: Relation) -> None:
         """A name declared positive must not be defined as something that is negative somewhere."""
@@ -195,8 +223,8 @@ class Derivation:
     ) -> Step:
         """Check ``relation`` by any evidence and add it; the other methods are shorter ways to say this.
 
-        Definitions of this derivation that occur in the relation are unfolded, and count as used; ``opaque`` lists ids of
-        definitions that stay folded.
+        Definitions of this derivation that occur in the relation are unfolded, and count as used; ``opaque`` lists ids
+        of definitions that stay folded.
         """
         self._new_id(id)
         relation = as_relation(relation)
@@ -213,7 +241,7 @@ class Derivation:
             opaque=tuple(d for k, d in definitions.items() if k in opaque),
             domain={**self.domain, **(domain or {})},
             where=tuple(where),
-            functions=dict(functions or {}),
+            functions={**self.functions, **(functions or {})},
         )
         try:
             finding = evidence.check(relation, setting)
@@ -280,7 +308,11 @@ class Derivation:
 
     def _definitions(self, relation: Relation) -> dict[str, Definition]:
         """The definitions whose names occur in the relation, and in those definitions, and so on."""
-        known = {k: Definition(s.statement) for k, s in self.steps.items() if s.kind == "defined"}
+        known = {
+            k: Definition(s.statement)
+            for k, s in self.steps.items()
+            if s.kind == "defined" and not s.finding.detail  # an implicit definition has nothing to unfold
+        }
         found: dict[str, Definition] = {}
         queue = list(relation.sides)
         while queue:
