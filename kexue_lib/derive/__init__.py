@@ -1,7 +1,7 @@
 r"""Derivations that the machine checks while they are written.
 
-A :class:`Derivation` holds numbered steps. A step is a relation with evidence; the evidence runs when the step is written,
-and a step that does not hold raises an error with a counterexample.
+A :class:`Derivation` holds numbered steps. A step is a relation with evidence; the evidence runs when the step is
+written, and a step that does not hold raises an error with a counterexample.
 
 >>> import sympy as sp
 >>> x = sp.Symbol("x", positive=True)

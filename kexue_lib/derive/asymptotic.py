@@ -1,9 +1,10 @@
-"""Evidence ``limit`` and ``series``: by SymPy, or by values along a sequence together with the rate at which they settle."""
+"""Evidence ``limit`` and ``series``: by SymPy, or by values along a sequence with the rate at which they settle."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import mpmath
@@ -126,8 +127,8 @@ class LimitBySymPy:
 class Rate:
     r"""Check a limit by its rate: the error along a sequence has to follow a gauge.
 
-    The logarithm of the error is regressed on the logarithm of the gauge. If the error is of the order of the gauge, the
-    slope is one. A wrong constant leaves an error that does not fall (slope 0); a wrong rate gives another slope.
+    The logarithm of the error is regressed on the logarithm of the gauge. If the error is of the order of the gauge,
+    the slope is one. A wrong constant leaves an error that does not fall (slope 0); a wrong rate gives another slope.
 
     Args:
         gauge: an expression of the running variable that tends to 0, e.g. ``1/n`` or ``1/log(n)``.
@@ -198,14 +199,14 @@ class Rate:
                 gauges.append(g)
         slope, half = regression([mpmath.log(g) for g in gauges], [mpmath.log(e) for e in errors])
         where = f" at {', '.join(f'{k} = {v}' for k, v in case.items())}" if case else ""
-        if not all(later < earlier for earlier, later in zip(errors, errors[1:], strict=False)):
+        if not all(later < earlier for earlier, later in pairwise(errors)):
             raise Refusal(
                 f"the error does not fall along the sequence{where} (slope {slope:.3f})", counterexample=shown
             )
         if abs(slope - 1) + half > self.tolerance:
             raise Refusal(
-                f"the error follows the gauge {self.gauge} to the power {slope:.3f} ± {half:.3f}{where}, not to the power 1 "
-                f"(tolerance {self.tolerance:g})",
+                f"the error follows the gauge {self.gauge} to the power {slope:.3f} ± {half:.3f}{where}, "
+                f"not to the power 1 (tolerance {self.tolerance:g})",
                 counterexample=shown,
             )
         return slope, half
@@ -353,7 +354,7 @@ def vanishes(one: Relation, other: Relation, evidence: Any, setting: Setting) ->
                 gaps = [abs(f({**point, a.variable: x}) - g({**point, a.variable: x})) for x in _approach(a)]
             if any(mpmath.isnan(gap) for gap in gaps):
                 return False
-            if not all(later <= earlier for earlier, later in zip(gaps[1:], gaps[2:], strict=False)):
+            if not all(later <= earlier for earlier, later in pairwise(gaps[1:])):
                 return False
             if gaps[-1] > mpmath.mpf("0.05") and gaps[-1] > gaps[1] / 3:
                 return False
@@ -367,4 +368,4 @@ def limit_evidence(**options: Any) -> LimitBySymPy | Rate:
     return Rate(**options) if "gauge" in options else LimitBySymPy(**options)
 
 
-__all__ = ["Expansion", "LimitBySymPy", "Rate", "limit_evidence", "regression", "replace"]
+__all__ = ["Expansion", "LimitBySymPy", "Rate", "limit_evidence", "regression", "vanishes"]

@@ -3,8 +3,8 @@
 Every checked relation is changed in small ways and its own evidence runs again. A mutant is
 
 * *killed* when the evidence refuses it (with a counterexample, or because it is not decided);
-* *equivalent* when the changed side is proved equal to the original one, or (for a limit) when the difference of both is
-  seen to vanish in the limit: the relation says the same;
+* *equivalent* when the changed side is proved equal to the original one, or (for a limit) when the difference of both
+  is seen to vanish in the limit: the relation says the same;
 * *implied* when the change only weakens a true inequality, which is shown by the same evidence;
 * a *survivor* otherwise: then the step's evidence is too weak to be trusted.
 """
@@ -18,9 +18,9 @@ from typing import Any
 
 import sympy as sp
 
+from .asymptotic import vanishes
 from .derivation import Derivation
 from .errors import DerivationError, Refusal
-from .asymptotic import vanishes
 from .evidence import refute
 from .exact import Exact
 from .mutants import Mutant, mutants

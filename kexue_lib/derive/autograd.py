@@ -16,6 +16,9 @@ from .evidence import Finding, Setting
 from .relations import Relation
 from .rewriting import explicit
 
+# functions whose name in SymPy is their name in torch
+_SAME_NAME = ("acos", "asin", "atan", "cos", "cosh", "erf", "erfc", "exp", "log", "sin", "sinh", "sqrt", "tan", "tanh")
+
 
 @dataclass(frozen=True)
 class Autograd:
@@ -108,12 +111,7 @@ def _evaluate(expr: sp.Expr, values: Mapping[sp.Symbol, float]) -> float:
         "Abs": torch.abs,
         "sign": torch.sign,
     }
-    names = [
-        n
-        for n in "exp log sqrt sin cos tan tanh sinh cosh erf erfc sigmoid atan asin acos".split()
-        if hasattr(torch, n)
-    ]
-    functions |= {n: getattr(torch, n) for n in names}
+    functions |= {name: getattr(torch, name) for name in _SAME_NAME}
     leaves = {s: torch.tensor(v, dtype=torch.float64, requires_grad=True) for s, v in values.items()}
 
     def compute(e: sp.Expr) -> Any:

@@ -62,8 +62,8 @@ class Derivation:
 
     # --- checked steps ---------------------------------------------------------------------------------------------
     def exact(self, id: str, relation: Any, by: str = "", *, uses: Sequence[Any] = (), **options: Any) -> Step:
-        """A step that SymPy proves; options: :class:`~kexue_lib.derive.exact.Exact`, ``domain``, ``where``, ``functions``,
-        ``opaque``. A relation that operations have made from an inequality is proved by them."""
+        """A step that SymPy proves; options: :class:`~kexue_lib.derive.exact.Exact`, ``domain``, ``where``,
+        ``functions``, ``opaque``. A relation that operations have made from an inequality is proved by them."""
         relation = as_relation(relation)
         setting, options = _split(options)
         if "made" in options:

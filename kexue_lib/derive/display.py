@@ -1,7 +1,7 @@
 """How a step looks: numbered LaTeX with a badge in notebooks and in the book, one line in a terminal.
 
-The Markdown uses only what the book, Jupyter and Colab render alike: ``$$…\\tag{D3}$$``, emphasis, links, an anchor and a
-``span`` whose class only adds colour.
+The Markdown uses only what the book, Jupyter and Colab render alike: ``$$…\\tag{D3}$$``, emphasis, links, an anchor and
+a ``span`` whose class only adds colour.
 """
 
 from __future__ import annotations

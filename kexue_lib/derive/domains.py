@@ -1,3 +1,4 @@
+# ruff: noqa: D102 (the protocol Domain says once what corners and draw do)
 """Where the symbols of a relation live, and how to draw points from there.
 
 Every domain draws *corners* first (zero, one, the ends of an interval, equal entries, a one-hot vector) and then random
@@ -10,14 +11,14 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import mpmath
 import sympy as sp
 
 from .errors import DerivationError
 
-Size = int | sp.Expr
+Size: TypeAlias = int | sp.Expr
 
 
 class Domain(Protocol):
@@ -119,7 +120,7 @@ class Integer:
 
 @dataclass(frozen=True)
 class Complex:
-    """Complex numbers: what a SymPy symbol without assumptions is. The corners lie on several branches of log and root."""
+    """Complex numbers, as symbols without assumptions are; the corners lie on several branches of log and root."""
 
     def corners(self, sizes: dict[sp.Symbol, int]) -> list[Any]:
         return [mpmath.mpc(x) for x in (0, 1, -1, 1j, -2 - 1j, 1 + 7j)]

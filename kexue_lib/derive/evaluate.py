@@ -1,7 +1,7 @@
 """Evaluate SymPy expressions in high precision, by mpmath code that does not share SymPy's rewriting rules.
 
-Sums become loops, derivatives ``mpmath.diff``, integrals ``mpmath.quad``: an identity that SymPy "proved" by a wrong rule
-does not survive this.
+Sums become loops, derivatives ``mpmath.diff``, integrals ``mpmath.quad``: an identity that SymPy "proved" by a wrong
+rule does not survive this.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import mpmath
 import sympy as sp
+from sympy.concrete.expr_with_limits import ExprWithLimits
 from sympy.printing.pycode import MpmathPrinter
 
 from .domains import Domain, choices, default_domain, resolve
@@ -193,12 +194,22 @@ def sampled_symbols(exprs: Sequence[sp.Expr]) -> list[sp.Basic]:
 def index_ranges(exprs: Sequence[sp.Expr]) -> dict[sp.Symbol, Any]:
     """Free indices of vectors, with the length of the vector that they index."""
     ranges: dict[sp.Symbol, Any] = {}
+
+    def visit(expr: sp.Basic, bound: frozenset[sp.Basic]) -> None:
+        if isinstance(expr, ExprWithLimits):
+            for limit in expr.limits:  # the same name may be bound here and free elsewhere
+                for end in limit[1:]:
+                    visit(end, bound)
+            visit(expr.function, bound | {limit[0] for limit in expr.limits})
+            return
+        if isinstance(expr, sp.Indexed):
+            lengths = zip(expr.indices, expr.base.shape or (), strict=False)
+            ranges.update({k: size for k, size in lengths if isinstance(k, sp.Symbol) and k not in bound})
+        for argument in expr.args:
+            visit(argument, bound)
+
     for expr in exprs:
-        bound = {limit[0] for e in expr.atoms(sp.Sum, sp.Product) for limit in e.limits}
-        for item in expr.atoms(sp.Indexed):
-            for index, length in zip(item.indices, item.base.shape or (), strict=False):
-                if isinstance(index, sp.Symbol) and index in expr.free_symbols - bound:
-                    ranges[index] = length
+        visit(expr, frozenset())
     return ranges
 
 
@@ -226,7 +237,7 @@ def points(
     ranges = index_ranges(exprs)
     lengths = {d for base in symbols if isinstance(base, sp.IndexedBase) for d in (base.shape or ())}
     unsized = {s for d in lengths for s in sp.sympify(d).free_symbols} - set(dims)
-    all_sizes = sizes_from({**{s: (2, 3, 5) for s in sorted(unsized, key=str)}, **dims})
+    all_sizes = sizes_from({**dict.fromkeys(sorted(unsized, key=str), (2, 3, 5)), **dims})
     conditions = [(type(c), compile_expression(c.lhs, symbols), compile_expression(c.rhs, symbols)) for c in where]
     made = tries = 0
     while made < count:

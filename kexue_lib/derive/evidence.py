@@ -73,7 +73,7 @@ class Sampled:
 
     used: int = 0
     skipped: int = 0  # both sides undefined
-    worst: Any = mpmath.mpf(0)  # relative error of an equation
+    worst: Any = mpmath.mpf("0")  # noqa: RUF009 (an mpf cannot be changed); relative error of an equation
     margin: Any = None  # smallest relative slack of an inequality
     tightest: Point | None = None
 

@@ -47,11 +47,9 @@ class Exact:
         if relation.op == "~":
             raise Refusal("an asymptotic relation needs the evidence 'limit'")
         looked = refute(relation, setting)
-        methods: list[str] = []
-        for piece in self._pieces(relation):
-            methods.append(self._equation(piece, setting) if piece.op == "=" else self._inequality(piece, setting))
-        method = ", ".join(dict.fromkeys(methods))
-        return Finding("proved", method, self._detail(looked))
+        prove = self._equation if relation.op == "=" else self._inequality
+        methods = [prove(piece, setting) for piece in self._pieces(relation)]
+        return Finding("proved", ", ".join(dict.fromkeys(methods)), self._detail(looked))
 
     def _detail(self, looked: Any) -> dict[str, Any]:
         # "points" is the number at which no contradiction was found: a safeguard against SymPy, not the proof
@@ -71,18 +69,18 @@ class Exact:
         if not self.dims:
             return [relation]
         ranges = index_ranges(relation.sides)
-        pieces = []
-        for sizes in sizes_from(self.dims):
-            sides = (instances(s, sizes, ranges, explicit) for s in relation.sides)
-            pieces += [relation.with_sides(a, b) for a, b in zip(*sides, strict=True)]
-        return pieces
+        return [
+            relation.with_sides(left, right)
+            for sizes in sizes_from(self.dims)
+            for left, right in zip(*(instances(s, sizes, ranges, explicit) for s in relation.sides), strict=True)
+        ]
 
     def _equation(self, relation: Relation, setting: Setting) -> str:
         method, tried = prove_zero(relation.lhs - relation.rhs, min(self.seconds, setting.seconds))
         if method is None:
             raise Refusal(
                 f"SymPy did not reduce the difference of the sides to 0 (tried {', '.join(tried)})",
-                advice="split the step, rewrite one side first, give an explicit dimension, or use the evidence 'numeric'",
+                advice="split the step, rewrite one side first, give an explicit dimension, or use 'numeric'",
             )
         return method
 

@@ -180,7 +180,7 @@ def mutants(relation: Relation, most: int = 24) -> list[Mutant]:
 
     >>> x = sp.Symbol("x")
     >>> [m.change for m in mutants(Relation(sp.sin(x), "=", x), most=3)]
-    ['sign of the side', 'side doubled', 'sin → cos']
+    ['sin → cos', 'sign of the side', 'side doubled']
     """
     groups: dict[tuple[str, str], list[Mutant]] = {}
     seen: set[tuple[sp.Expr, sp.Expr, str]] = {(relation.lhs, relation.rhs, relation.op)}

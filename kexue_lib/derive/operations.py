@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import sympy as sp
 
@@ -37,13 +37,14 @@ class Operations:
     # --- helpers ---------------------------------------------------------------------------------------------------
     def _made(self, what: str, lhs: sp.Expr, rhs: sp.Expr, *others: Any, op: str | None = None) -> Relation:
         # A relation that is no step counts as an unchecked source, so that it cannot be smuggled into a proof.
-        operations, sources = (), ()  # type: tuple[str, ...], tuple[str, ...]
+        operations: tuple[str, ...] = ()
+        sources: tuple[str, ...] = ()
         for relation in (self, *others):
             operations += relation.origin.operations
             sources += relation.origin.sources or (UNCHECKED,)
         origin = replace(self.origin, operations=(*operations, what), sources=tuple(dict.fromkeys(sources)))
-        made: Relation = replace(self, lhs=sp.sympify(lhs), rhs=sp.sympify(rhs), op=op or self.op, origin=origin)  # type: ignore[type-var]
-        return made
+        relation = cast("Relation", self)
+        return replace(relation, lhs=sp.sympify(lhs), rhs=sp.sympify(rhs), op=op or self.op, origin=origin)
 
     def _only(self, operation: str, *signs: str) -> None:
         if self.op not in signs:
@@ -113,7 +114,7 @@ class Operations:
     def add(self, other: Any) -> Relation:
         """Add an expression to both sides, or another relation side by side."""
         self._only("add to", *_FLIP)
-        if isinstance(getattr(other, "relation", None), Operations):
+        if isinstance(getattr(other, "relation", None), Operations):  # a step
             other = other.relation
         if not isinstance(other, Operations):
             other = sp.sympify(other)
@@ -125,25 +126,23 @@ class Operations:
         op = strict[0] if strict else next(iter(signs), "=")
         return self._made("add the relations", self.lhs + other.lhs, self.rhs + other.rhs, other, op=op)
 
-    def apply(self, function: Callable[[sp.Expr], sp.Expr], name: str | None = None) -> Relation:
-        """Apply a function to both sides; to an inequality only one that increases on the real line or where it is defined."""
+    def apply(self, function: Callable[[sp.Expr], sp.Expr], name: str = "") -> Relation:
+        """Apply a function to both sides; to an inequality only one that increases wherever it is defined."""
         self._only("apply a function to", *_FLIP)
-        name = name or getattr(function, "__name__", "a function")
+        name = name or str(getattr(function, "__name__", "a function"))
         if self.op != "=" and function not in _INCREASING:
             x = sp.Dummy("x", real=True)
             if prove_nonnegative(sp.diff(function(x), x)) is None:
                 raise DerivationError(f"cannot apply {name} to an inequality: it is not clear that it increases")
         return self._made(f"apply {name}", function(self.lhs), function(self.rhs))
 
-    def transform(
-        self, function: Callable[[sp.Expr], sp.Expr], side: Side = "both", name: str | None = None
-    ) -> Relation:
+    def transform(self, function: Callable[[sp.Expr], sp.Expr], side: Side = "both", name: str = "") -> Relation:
         """Rewrite one or both sides without changing their value, e.g. ``transform(sp.factor, "rhs")``."""
         if side not in ("lhs", "rhs", "both"):
             raise DerivationError(f"side must be 'lhs', 'rhs' or 'both', not {side!r}")
         lhs = function(self.lhs) if side in ("lhs", "both") else self.lhs
         rhs = function(self.rhs) if side in ("rhs", "both") else self.rhs
-        return self._made(name or getattr(function, "__name__", "rewrite"), lhs, rhs)
+        return self._made(name or str(getattr(function, "__name__", "rewrite")), lhs, rhs)
 
     def expand(self, side: Side = "both") -> Relation:
         """Expand products and powers."""

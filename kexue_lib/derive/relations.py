@@ -1,6 +1,7 @@
 """Relations that keep both of their sides.
 
-SymPy's ``Eq(x, x)`` evaluates itself to ``True``; a step has to show, record and mutate both sides, so it holds them here.
+SymPy's ``Eq(x, x)`` evaluates itself to ``True``; a step has to show, record and mutate both sides, so it holds them
+here.
 """
 
 from __future__ import annotations
@@ -140,8 +141,8 @@ def as_relation(value: Any) -> Relation:
         return relation
     if isinstance(value, (BooleanAtom, bool)):
         raise DerivationError(
-            f"SymPy evaluated this relation to {value} before the step saw it, so neither side can be shown or checked; "
-            "write it with eq, le, ge, lt or gt from kexue_lib.derive"
+            f"SymPy evaluated this relation to {value} before the step saw it, so neither side can be shown or checked;"
+            " write it with eq, le, ge, lt or gt from kexue_lib.derive"
         )
     if isinstance(value, Relational):
         signs = {sp.Eq: "=", sp.Le: "<=", sp.Ge: ">=", sp.Lt: "<", sp.Gt: ">"}

@@ -15,7 +15,7 @@ _DEPTH = 30
 
 
 class Definition:
-    """An equation whose left side is a name: a symbol, ``f(x, y)`` or ``p[i]``. Unfolding puts the right side for it."""
+    """An equation whose left side is a name: a symbol, ``f(x, y)`` or ``p[i]``; unfolding puts the right side."""
 
     def __init__(self, relation: Relation) -> None:
         lhs, rhs = relation.sides

@@ -51,7 +51,8 @@ class Step:
     @property
     def sized(self) -> bool:
         """Proved at explicit sizes only (``dims``), not for every size."""
-        return self.kind != "numeric" and bool(getattr(self.evidence, "dims", None)) or any(k.sized for k in self.links)
+        written_out = self.kind != "numeric" and bool(getattr(self.evidence, "dims", None))
+        return written_out or any(link.sized for link in self.links)
 
     @property
     def proved(self) -> bool:

@@ -20,6 +20,7 @@ class MaxOver(AddWithLimits):
     __slots__ = ()
 
     def __new__(cls, function: sp.Expr, *symbols: Any, **assumptions: Any) -> MaxOver:
+        """Refuse more than one index and an index without limits."""
         obj = AddWithLimits.__new__(cls, function, *symbols, **assumptions)
         if len(getattr(obj, "limits", ())) != 1 or len(obj.limits[0]) != 3:
             raise ValueError("MaxOver needs exactly one index with both limits, e.g. (i, 1, n)")
