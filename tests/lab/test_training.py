@@ -183,7 +183,8 @@ def test_clip_bounds_the_gradient() -> None:
     assert float(model.weight.grad.norm()) == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_forward_runs_under_autocast_and_losses_stay_float64() -> None:
+@both
+def test_forward_runs_under_autocast_and_losses_stay_float64(make: Any) -> None:
     entered = []
 
     @contextlib.contextmanager
@@ -193,11 +194,17 @@ def test_forward_runs_under_autocast_and_losses_stay_float64() -> None:
             yield
 
     run = lab.Run()
-    losses = lab.training.train(gau(run), batches(run), steps=3, lr=3e-3, autocast=autocast)
+    model = make(run)
+    losses = lab.training.train(model, batches(run), steps=3, lr=3e-3, autocast=autocast)
     assert len(entered) == 3
     assert losses.dtype == np.float64
-    plain = lab.training.train(gau(run), batches(run), steps=3, lr=3e-3)
+    plain = lab.training.train(make(run), batches(run), steps=3, lr=3e-3)
     assert 0 < np.abs(losses - plain).max() < 0.1
+    exact, rounded = (
+        lab.training.evaluate(model, held_out(run), 64, autocast=a) for a in (contextlib.nullcontext, autocast)
+    )
+    assert rounded.cross_entropy == pytest.approx(exact.cross_entropy, abs=0.05)
+    assert rounded.entropy == pytest.approx(exact.entropy, abs=0.05)
 
 
 def test_a_loss_that_is_not_finite_names_its_step() -> None:
