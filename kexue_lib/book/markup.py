@@ -7,15 +7,21 @@ Chapters use only what Jupyter, Colab and the book render alike. Two pieces of t
   (``[(D3)](../part/chapter.ipynb#D3)``). A link to a step that does not exist still gives a warning.
 - Sphinx wraps displayed mathematics that contains ``\\`` into a ``split`` environment, in which ``\tag`` is an error.
   Here ``$$…$$`` reaches MathJax as it was written.
+
+It also takes thebe out of the pages: jupyter-book loads it always, its code comes from another host, and declared twice
+it is a script error on every page.
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
 from docutils.transforms import Transform
+
+from kexue_lib.book.place import digest
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -67,8 +73,23 @@ class PlainDisplays(Transform):
                 node["nowrap"] = True
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the transforms (called by Sphinx)."""
+def without_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Leave the scripts and the style sheet of sphinx-thebe out of a page."""
+    context["script_files"] = [
+        file
+        for file in context["script_files"]
+        if "THEBE_JS_URL" not in (file.attributes.get("body") or "") and "sphinx-thebe.js" not in str(file.filename)
+    ]
+    context["css_files"] = [file for file in context["css_files"] if "sphinx-thebe.css" not in str(file.filename)]
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the transforms (called by Sphinx).
+
+    Sphinx keeps pages that it made before; the version given here changes with this file, so that all are made anew.
+    """
     app.add_transform(RawAnchors)
     app.add_transform(PlainDisplays)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    app.connect("html-page-context", without_thebe, priority=900)
+    version = int(digest(Path(__file__).read_bytes())[:8], 16)
+    return {"env_version": version, "parallel_read_safe": True, "parallel_write_safe": True}

@@ -75,6 +75,16 @@ def foreign_loads(site: Path) -> list[str]:
     return found
 
 
+def foreign_scripts(site: Path) -> list[str]:
+    """Scripts in pages that name another host, even if they would load from there only later."""
+    return [
+        f"{page.relative_to(site)}: {address}"
+        for page in pages(site)
+        for script in parse(page).find_all("script")
+        for address in re.findall(r"https?://[^\s\"'<>]+", script.get_text())
+    ]
+
+
 def wrong_repository_links(site: Path) -> list[str]:
     """Links to the repository of jupyter-book, where its launch buttons lead if no repository is set."""
     return [

@@ -103,6 +103,7 @@ def test_a_chapters_page_names_its_post(site: Path) -> None:
 
 def test_no_page_loads_anything_from_another_host(site: Path) -> None:
     assert book_pages.foreign_loads(site) == []
+    assert book_pages.foreign_scripts(site) == []
 
 
 def test_no_page_links_to_the_repository_of_jupyter_book(site: Path) -> None:
@@ -183,6 +184,7 @@ def broken(tmp_path: Path) -> Path:
 
 def test_the_faults_of_a_broken_site_are_found_in_its_files(broken: Path) -> None:
     assert len(book_pages.foreign_loads(broken)) == 2
+    assert book_pages.foreign_scripts(broken) == ["page.html: https://elsewhere.example.org/data.json"]
     assert len(book_pages.wrong_repository_links(broken)) == 1
     assert book_pages.dead_links(broken) == [
         "page.html: #nowhere (no such anchor)",
