@@ -16,7 +16,7 @@ from .relations import Relation
 UNCHECKED = ("defined", "assumed", "cited")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a step is itself: two steps are never "equal", and it can be a dictionary key
 class Step:
     """One numbered step. Make steps with the methods of :class:`~kexue_lib.derive.Derivation`.
 
