@@ -25,6 +25,8 @@ class Exact:
         dims: sizes at which sums and vectors are written out, e.g. ``{n: 3}`` or ``{n: (2, 3)}``. Without it the proof
             holds for every size.
         given: equations to be used, each solved for the symbol that it stands with, e.g. ``{calibration: kappa}``.
+        put: names for the domain, e.g. ``{n: 1 + r}`` with ``r >= 0`` where ``n >= 1``: each symbol is written through others
+            whose assumptions say what SymPy has to know. The new expression has to reach every value that is meant.
         made: a relation that operations have made; the step's relation has to be the same one, up to rewriting.
         seconds: time limit.
 
@@ -33,6 +35,7 @@ class Exact:
 
     dims: Mapping[sp.Symbol, Any] = field(default_factory=dict)
     given: Mapping[Any, sp.Symbol] = field(default_factory=dict)
+    put: Mapping[sp.Symbol, sp.Expr] = field(default_factory=dict)
     made: Relation | None = None
     seconds: float = 10.0
 
@@ -41,7 +44,7 @@ class Exact:
     def check(self, relation: Relation, setting: Setting) -> Finding:
         """Prove ``relation`` or refuse it."""
         setting = replace(setting, dims={**setting.dims, **self.dims})
-        relation = self._use_given(setting.unfold(relation), setting)
+        relation = self._prepare(relation, setting)
         if self.made is not None:
             return self._same_as_made(relation, setting)
         if relation.op == "~":
@@ -49,11 +52,16 @@ class Exact:
         looked = refute(relation, setting)
         prove = self._equation if relation.op == "=" else self._inequality
         methods = [prove(piece, setting) for piece in self._pieces(relation)]
-        return Finding("proved", ", ".join(dict.fromkeys(methods)), self._detail(looked))
+        names = [f"with {k} = {v}" for k, v in self.put.items()]
+        return Finding("proved", ", ".join(dict.fromkeys([*methods, *names])), self._detail(looked))
 
     def _detail(self, looked: Any) -> dict[str, Any]:
         # "points" is the number at which no contradiction was found: a safeguard against SymPy, not the proof
         return {"points": looked.used} if looked is not None else {}
+
+    def _prepare(self, relation: Relation, setting: Setting) -> Relation:
+        relation = self._use_given(setting.unfold(relation), setting)
+        return relation.with_sides(*(s.subs(dict(self.put), simultaneous=True) for s in relation.sides))
 
     def _use_given(self, relation: Relation, setting: Setting) -> Relation:
         for source, unknown in self.given.items():
@@ -104,7 +112,7 @@ class Exact:
         return how
 
     def _same_as_made(self, relation: Relation, setting: Setting) -> Finding:
-        made = self._use_given(setting.unfold(self.made), setting)  # type: ignore[arg-type]
+        made = self._prepare(self.made, setting)  # type: ignore[arg-type]
         if relation.op != made.op:
             if FLIP[relation.op] != made.op:
                 raise Refusal(f"the operations lead to the sign {made.op}, the step claims {relation.op}")
