@@ -153,6 +153,17 @@ def test_relative_links_of_a_document_lead_somewhere(document: str) -> None:
             assert (ROOT / target.partition("#")[0]).exists(), target
 
 
+def test_the_bibliography_has_every_post_of_the_plan() -> None:
+    text = (ROOT / "book" / "bibliography.md").read_text(encoding="utf-8")
+    plan = yaml.safe_load((ROOT / "book" / "plan.yml").read_text(encoding="utf-8"))
+    entries = dict(re.findall(r"^- \[(\d+)\]\(https://kexue\.fm/archives/\1\) · (.*)$", text, re.MULTILINE))
+    for part in plan["parts"]:
+        assert f"\n### {part['title']}\n" in text
+        for post in part["chapters"]:
+            for fact in (post["title_zh"], post["title_en"], str(post["date"])):
+                assert fact in entries[str(post["archive"])], post["slug"]
+
+
 def test_no_file_names_a_path_of_one_machine() -> None:
     # put together here, so that this file does not contain what it looks for
     roots = ("work/", "root/", r"home/(?!someone\b)\w", r"Users/(?!someone\b)\w", "opt/wheels")
