@@ -170,7 +170,7 @@ class Rate:
             "slope": slopes,
             "tolerance": self.tolerance,
         }
-        return Finding("asymptotic", f"rate {slopes} against {self.gauge} (1 expected)", detail)
+        return Finding("asymptotic", f"error falls like ${sp.latex(self.gauge)}$ to the power {slopes} (1 expected)", detail)
 
     def _fit(self, target: _Target, case: dict[sp.Symbol, Any], setting: Setting) -> tuple[float, float]:
         exprs = [target.expr, target.value, sp.sympify(self.gauge)]
