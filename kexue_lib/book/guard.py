@@ -81,11 +81,15 @@ def _displays(source: str) -> bool:
     """Whether a cell surely shows something: it prints, or calls ``display``, at its top level without a condition."""
     import ast
 
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:  # a command of IPython
+        return False
     return any(
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Call)
         and isinstance(node.value.func, ast.Name)
         and node.value.func.id in ("print", "display")
         and bool(node.value.args)
-        for node in ast.parse(source).body
+        for node in body
     )

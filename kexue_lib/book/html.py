@@ -45,7 +45,7 @@ def make_html(project: Project, config: Config, console: Console) -> bool:
     place(derived, yaml.safe_dump(derived_config(config), allow_unicode=True, sort_keys=True), scratch)
     log = project.build / "jupyter-book" / "log.txt"
     made = project.build / "jupyter-book" / "_build" / "html"
-    _drop_pages_of_another_contents(project, made.parent)
+    _drop_what_sphinx_would_not_renew(project, made.parent, derived)
     with log.open("w", encoding="utf-8") as output:
         code = subprocess.run(
             _command(project, derived),
@@ -93,8 +93,7 @@ def inputs_hash(project: Project) -> str:
             folders[:] = [name for name in folders if not name.startswith((".", "__pycache__", "mathjax"))]
             files += [Path(where) / name for name in names if not name.startswith(".")]
     lines = [f"{os.path.relpath(path, project.root)} {digest(path.read_bytes())}" for path in sorted(files)]
-    lines += [f"{tool} {metadata.version(tool)}" for tool in _TOOLS]
-    return digest("\n".join(lines))
+    return digest("\n".join(lines + _versions()))
 
 
 def _command(project: Project, config: Path) -> list[str]:
@@ -111,13 +110,21 @@ def _environment(project: Project) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "NO_COLOR": "1"}
 
 
-def _drop_pages_of_another_contents(project: Project, folder: Path) -> None:
-    """Start afresh when the table of contents has changed: Sphinx would leave pages behind that are no more."""
-    mark = folder.parent / "contents"
-    contents = digest(project.toc.read_bytes())
-    if not mark.is_file() or mark.read_text(encoding="utf-8") != contents:
+def _drop_what_sphinx_would_not_renew(project: Project, folder: Path, config: Path) -> None:
+    """Start afresh when contents, configuration, our extension or a tool has changed.
+
+    Sphinx would leave pages behind that are no more, and would not read again what it has read with other tools.
+    """
+    mark = folder.parent / "read-with"
+    extension = Path(__file__).with_name("markup.py")
+    inputs = [digest(path.read_bytes()) for path in (project.toc, config, extension)] + _versions()
+    if not mark.is_file() or mark.read_text(encoding="utf-8") != digest("\n".join(inputs)):
         shutil.rmtree(folder, ignore_errors=True)
-        place(mark, contents, project.build / "tmp")
+        place(mark, digest("\n".join(inputs)), project.build / "tmp")
+
+
+def _versions() -> list[str]:
+    return [f"{tool} {metadata.version(tool)}" for tool in _TOOLS]
 
 
 def _swap(made: Path, html: Path, scratch: Path) -> None:

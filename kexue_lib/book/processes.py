@@ -10,10 +10,14 @@ import sys
 from pathlib import Path
 
 
-def end_children(pid: int) -> None:
+def end_children(pid: int, *, leaders_only: bool = False) -> None:
     """Kill all descendants of a process, with their process groups.
 
     A Jupyter kernel leads a session of its own, so that killing the group of its parent would leave it running.
+
+    Args:
+        pid: the process, which is left alone.
+        leaders_only: kill only descendants that lead a process group (runs and kernels), with their groups.
     """
     import psutil  # type: ignore[import-untyped]
 
@@ -21,10 +25,11 @@ def end_children(pid: int) -> None:
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process(pid).children(recursive=True):
             with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):
-                group = os.getpgid(child.pid)
-                child.kill()
-                if group == child.pid != own:
-                    os.killpg(group, signal.SIGKILL)
+                leads = os.getpgid(child.pid) == child.pid != own
+                if leads or not leaders_only:
+                    child.kill()
+                if leads:
+                    os.killpg(child.pid, signal.SIGKILL)
 
 
 def run_module(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,15 @@ display({"application/vnd.kexue.step+json": {"schema": 1, "derivation": "toy", "
 """
 
 
+CLAIMS = """
+display({"application/vnd.kexue.claims+json": {"schema": 1, "chapter": "toy", "claims": [
+    {"id": "C1", "claim": "it holds", "kind": "exact", "how": "D1", "criteria": [], "measured": {"slope": 0.51234},
+     "evidence": ["D1"], "verdict": "holds"}]}, "text/plain": "C1 holds"}, raw=True)
+"""
+
+PAGE = "book/chapters/attention/entropy-invariant-softmax"
+
+
 @dataclass
 class Checkout:
     """A checkout in a temporary folder."""
@@ -93,6 +103,7 @@ class Checkout:
                 continue
             if body.startswith("["):
                 tag, _, body = body[1:].partition("]")
+                body = body.lstrip()
             text += "\n# %%" + (f' tags=["{tag}"]' if tag else "") + "\n" + body.strip("\n") + "\n"
         return self.write(f"notebooks/{part}/{slug}.py", text)
 
@@ -127,7 +138,37 @@ class Checkout:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     """A checkout with a small kexue_lib of its own (the pipeline in it is the real one) and no chapter yet."""
-    there = Checkout(tmp_path / "checkout")
+    return make_checkout(tmp_path / "checkout")
+
+
+@pytest.fixture(scope="session")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout with one chapter that was built; tests work on copies of it."""
+    there = make_checkout(tmp_path_factory.mktemp("built") / "checkout")
+    there.write("requirements.txt", f"tqdm=={version('tqdm')}\n# click is no matter of chapters\nclick==0.0.1\n")
+    there.write("_toc.yml", "format: jb-book\nroot: book/index\nchapters:\n- file: " + PAGE + "\n")
+    there.chapter(
+        "import tqdm\nimport kexue_lib.alpha\nfrom kexue_lib.derive import Derivation\n\nd = Derivation('toy')",
+        STEP,
+        "[experiment] print('seed', seed)",
+        CLAIMS,
+        "[markdown]\n## Where it leads\n\n$x$: see [(D1)](#D1) and [below](#where-it-leads).\n<a id='D1'></a>",
+    )
+    done = there.kexue("build", "--no-html")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return there
+
+
+@pytest.fixture
+def built(built_once: Checkout, tmp_path: Path) -> Checkout:
+    """A copy of the checkout that was built, free to change."""
+    shutil.copytree(built_once.root, tmp_path / "checkout", symlinks=True)
+    return Checkout(tmp_path / "checkout")
+
+
+def make_checkout(root: Path) -> Checkout:
+    """Write the files of a small checkout."""
+    there = Checkout(root)
     there.write(
         "_config.yml",
         """\

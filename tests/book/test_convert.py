@@ -82,7 +82,7 @@ def test_the_lines_of_cells_are_those_of_the_source(checkout: Checkout) -> None:
     path = checkout.chapter("first = 1", "[experiment] second = 2")
     lines = path.read_text(encoding="utf-8").splitlines()
     starts = cell_lines(path.read_text(encoding="utf-8"))
-    assert [lines[n - 1] for n in starts][-2:] == ["first = 1", " second = 2"]
+    assert [lines[n - 1] for n in starts][-2:] == ["first = 1", "second = 2"]
     assert len(starts) == len(to_notebook(path, read_config(checkout.project))["cells"])
 
 
