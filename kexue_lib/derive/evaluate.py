@@ -101,6 +101,14 @@ class _Printer(MpmathPrinter):
     def _print_Order(self, expr: Any) -> str:
         raise NotEvaluable("cannot evaluate a Landau symbol at a point; use the evidence 'series'")
 
+    def _print_Function(self, expr: Any) -> str:
+        name = expr.func.__name__
+        if name not in self.known_functions and hasattr(mpmath, name):
+            return f"{name}({', '.join(self._print(a) for a in expr.args)})"
+        return str(super()._print_Function(expr))
+
+    _print_polygamma = _print_Function
+
     def _print_AppliedUndef(self, expr: Any) -> str:
         return f"given[{str(expr.func)!r}]({', '.join(self._print(a) for a in expr.args)})"
 
