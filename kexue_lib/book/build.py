@@ -52,6 +52,8 @@ def build(
         library = library_hashes(project)
         why = {c: (["--force"] if force else reasons(c, project, config, library)) for c in chapters}
         stale = [c for c in chapters if why[c]]
+        for other in (c for c in project.chapters if c not in why and reasons(c, project, config, library)):
+            say(console, f"{other.name} is stale too, but was not asked for: the book shows its previous notebook")
         failures: list[Failure] = []
         for chapter in stale:
             say(console, f"{chapter.name} has to be executed: {'; '.join(why[chapter])}")

@@ -78,13 +78,19 @@ def _not_executed(cells: list[dict[str, Any]]) -> list[tuple[int, str]]:
 
 
 def _displays(source: str) -> bool:
-    """Whether a cell surely shows something: it prints, or calls ``display``, at its top level without a condition."""
+    """Whether a cell surely shows something.
+
+    It prints or calls ``display`` at its top level, or it ends in an expression that is no call (``D1``).
+    """
     import ast
 
     try:
         body = ast.parse(source).body
     except SyntaxError:  # a command of IPython
         return False
+    last = body[-1] if body else None
+    if isinstance(last, ast.Expr) and not isinstance(last.value, ast.Call | ast.Constant | ast.Await):
+        return not source.rstrip().endswith(";")
     return any(
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -56,7 +57,7 @@ def run_jobs(
             while waiting and len(running) < workers:
                 job = waiting.popleft()
                 running[client.submit(run_job, job, pure=False, retries=0)] = job
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):  # two classes before Python 3.11
                 wait(list(running), timeout=0.2, return_when="FIRST_COMPLETED")
             tick()
             for future in [f for f in running if f.done()]:

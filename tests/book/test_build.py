@@ -45,6 +45,14 @@ def test_touching_the_library_file_that_a_chapter_uses_executes_it_again(built: 
     assert "executed" not in built.kexue("build", "--no-html").stdout
 
 
+def test_a_stale_chapter_that_was_not_asked_for_is_mentioned(built: Checkout) -> None:
+    built.chapter("x = 1", slug="gau-warmup")
+    done = built.kexue("build", "--no-html", "entropy-invariant-softmax")
+    assert done.returncode == 0
+    assert "gated/gau-warmup is stale too, but was not asked for" in done.stdout
+    assert "executed" not in done.stdout
+
+
 def test_the_placeholder_is_explained(built: Checkout) -> None:
     assert "set `repository: url:` in _config.yml" in built.kexue("build", "--no-html").stdout
 

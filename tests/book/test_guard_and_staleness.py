@@ -11,7 +11,7 @@ from conftest import REPOSITORY, Checkout
 
 from kexue_lib.book.config import read_config
 from kexue_lib.book.errors import BookError
-from kexue_lib.book.guard import guard
+from kexue_lib.book.guard import _displays, guard
 from kexue_lib.book.notebooks import read_executed
 from kexue_lib.book.pins import read_pins, refuse_other_versions
 from kexue_lib.book.project import Project
@@ -78,6 +78,26 @@ def test_a_notebook_that_was_tampered_with_fails(
     problems = change(built, edit)
     assert problems
     assert any(said in p and "kexue build" in p for p in problems)
+
+
+@pytest.mark.parametrize(
+    ("source", "shows"),
+    [
+        ("D1", True),
+        ("x = 1\nprint(x)\ny = 2", True),
+        ("display(x)", True),
+        ("d.steps['D1']", True),
+        ("D1;", False),
+        ("claims.register('C1')", False),
+        ("x = 1", False),
+        ("if x:\n    print(x)", False),
+        ("'a remark'", False),
+        ("%pip --version", False),
+        ("", False),
+    ],
+)
+def test_cells_that_surely_show_something(source: str, shows: bool) -> None:
+    assert _displays(source) is shows
 
 
 def test_a_changed_source_fails_the_guard_and_is_stale(built: Checkout) -> None:
