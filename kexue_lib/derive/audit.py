@@ -176,6 +176,9 @@ def _equivalent(step: Step, mutant: Mutant) -> bool:
     if mutant.side is None or step.setting is None:
         return False
     old, new = (getattr(r, mutant.side) for r in (step.statement, mutant.relation))
+    other = step.statement.rhs if mutant.side == "lhs" else step.statement.lhs
+    if step.statement.op in ("<", "<=", ">", ">=") and other == 0 and sp.simplify(new / old).is_positive:
+        return True  # a positive factor does not change a comparison with zero
     if old.has(sp.Order) or new.has(sp.Order):
         old, new = old.removeO(), new.removeO()
     setting = step.setting.for_points()

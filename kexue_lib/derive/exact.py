@@ -28,6 +28,8 @@ class Exact:
         put: names for the domain, e.g. ``{n: 1 + r}`` with ``r >= 0`` where ``n >= 1``: each symbol is written through others
             whose assumptions say what SymPy has to know. The new expression has to reach every value that is meant.
         made: a relation that operations have made; the step's relation has to be the same one, up to rewriting.
+        tight: where an inequality becomes an equation, as ``{symbol: value}``; proved as well, so that the bound cannot be
+            moved (and the audit can kill mutants that merely move it).
         seconds: time limit.
 
     A first look at sampled points refuses what is false with a counterexample. Agreement there proves nothing.
@@ -37,6 +39,7 @@ class Exact:
     given: Mapping[Any, sp.Symbol] = field(default_factory=dict)
     put: Mapping[sp.Symbol, sp.Expr] = field(default_factory=dict)
     made: Relation | None = None
+    tight: Mapping[sp.Symbol, Any] | None = None
     seconds: float = 10.0
 
     kind = "exact"
@@ -52,8 +55,19 @@ class Exact:
         looked = refute(relation, setting)
         prove = self._equation if relation.op == "=" else self._inequality
         methods = [prove(piece, setting) for piece in self._pieces(relation)]
+        if self.tight is not None:
+            self._attained(relation, setting)
+            methods.append("equality at " + ", ".join(f"{k} = {v}" for k, v in self.tight.items()))
         names = [f"with {k} = {v}" for k, v in self.put.items()]
         return Finding("proved", ", ".join(dict.fromkeys([*methods, *names])), self._detail(looked))
+
+    def _attained(self, relation: Relation, setting: Setting) -> None:
+        there = [s.subs(dict(self.tight or {}), simultaneous=True) for s in relation.sides]
+        if prove_zero(there[0] - there[1], min(self.seconds, setting.seconds))[0] is None:
+            raise Refusal(
+                f"the bound is not attained at {dict(self.tight or {})}: {there[0]} against {there[1]}",
+                advice="give the point at which both sides are equal, or leave tight= out",
+            )
 
     def _detail(self, looked: Any) -> dict[str, Any]:
         # "points" is the number at which no contradiction was found: a safeguard against SymPy, not the proof
