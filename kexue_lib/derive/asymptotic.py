@@ -91,7 +91,7 @@ class LimitBySymPy:
     """Let SymPy compute the limit and prove that it is the claimed one."""
 
     dims: Mapping[sp.Symbol, int] = field(default_factory=dict)
-    seconds: float = 15.0
+    seconds: float = 60.0
 
     kind = "limit"
 
@@ -144,7 +144,7 @@ class Rate:
     tolerance: float = 0.1
     domain: Mapping[sp.Basic, Domain] = field(default_factory=dict)
     dims: Mapping[sp.Symbol, int] = field(default_factory=dict)
-    seconds: float = 20.0
+    seconds: float = 60.0
 
     kind = "limit"
 
@@ -170,7 +170,9 @@ class Rate:
             "slope": slopes,
             "tolerance": self.tolerance,
         }
-        return Finding("asymptotic", f"error falls like ${sp.latex(self.gauge)}$ to the power {slopes} (1 expected)", detail)
+        return Finding(
+            "asymptotic", f"error falls like ${sp.latex(self.gauge)}$ to the power {slopes} (1 expected)", detail
+        )
 
     def _fit(self, target: _Target, case: dict[sp.Symbol, Any], setting: Setting) -> tuple[float, float]:
         exprs = [target.expr, target.value, sp.sympify(self.gauge)]
@@ -246,7 +248,7 @@ class Expansion:
     """
 
     dims: Mapping[sp.Symbol, int] = field(default_factory=dict)
-    seconds: float = 15.0
+    seconds: float = 60.0
 
     kind = "series"
 

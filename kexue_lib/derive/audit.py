@@ -28,10 +28,10 @@ from .prove import prove_zero
 from .relations import Relation
 from .rewriting import explicit
 from .steps import Step
-from .timelimit import TimeLimitReached, time_limit
+from .timelimit import TimeLimitReached, deep_recursion, time_limit
 
-_PATIENCE = 4.0  # seconds for one mutant: a false relation is usually refuted at once
-MOST = 20  # mutants for one step
+_PATIENCE = 8.0  # seconds for one mutant: a false relation is usually refuted at once
+MOST = 14  # mutants for one step
 
 
 @dataclass
@@ -148,7 +148,8 @@ def audit(
             if time.monotonic() - start > budget:
                 found.not_run += 1
                 continue
-            verdict = judge(step, mutant)
+            with deep_recursion():
+                verdict = judge(step, mutant)
             getattr(found, verdict).append(f"{mutant.kind}: {mutant.change}  ⟶  {mutant.relation}")
         reports.append(found)
     return Report(derivation.name, reports, time.monotonic() - start)

@@ -21,6 +21,7 @@ from .operations import UNCHECKED as UNCHECKED_SOURCE
 from .relations import Relation, as_relation, ge, gt, lt
 from .rewriting import Definition
 from .steps import Step
+from .timelimit import deep_recursion
 
 _ID = re.compile(r"D\d+(\.\d+)*")
 _DIRECTION = {"=": 0, "<": -1, "<=": -1, ">": 1, ">=": 1}
@@ -70,14 +71,7 @@ class Derivation:
             options["made"] = as_relation(options["made"])
         elif relation.op != "=" and relation.origin.sources:
             options["made"] = relation
-        made = options.get("made")
-        sources = [*(made.origin.sources if made is not None else relation.origin.sources), *options.get("given", {})]
-        if made is not None and (not made.origin.sources or UNCHECKED_SOURCE in made.origin.sources):
-            raise DerivationError(
-                f"{id}: made= has to start from steps of this derivation, not from {UNCHECKED_SOURCE}"
-            )
-        sources = [s for s in sources if s != UNCHECKED_SOURCE]
-        return self.step(id, relation, Exact(**options), by, uses=[*uses, *sources], **setting)
+        return self.step(id, relation, Exact(**options), by, uses=uses, **setting)
 
     def numeric(self, id: str, relation: Any, by: str = "", *, uses: Sequence[Any] = (), **options: Any) -> Step:
         """A step sampled in high precision; options: :class:`~kexue_lib.derive.numeric.Numeric`, ``where``,
@@ -143,7 +137,8 @@ class Derivation:
             if getattr(name, f"is_{fact}"):
                 setting = Setting(id, definitions=tuple(self._definitions(claim).values()), domain=self.domain)
                 try:
-                    refute(claim, setting)
+                    with deep_recursion():
+                        refute(claim, setting)
                 except Refusal as refusal:
                     raise StepRefuted(
                         id,
@@ -228,13 +223,19 @@ class Derivation:
         """
         self._new_id(id)
         relation = as_relation(relation)
-        made = getattr(evidence, "made", None)
+        _different_names(id, relation)
+        made, given = getattr(evidence, "made", None), getattr(evidence, "given", {})
+        sources = (made if made is not None else relation).origin.sources
+        if made is not None and (not sources or UNCHECKED_SOURCE in sources):
+            raise DerivationError(
+                f"{id}: made= has to start from steps of this derivation, not from {UNCHECKED_SOURCE}"
+            )
         definitions: dict[str, Definition] = {}
-        for source in filter(
-            None, [relation, made, *(getattr(g, "relation", g) for g in getattr(evidence, "given", ()))]
-        ):
+        for source in filter(None, [relation, made, *(getattr(g, "relation", g) for g in given)]):
             definitions |= self._definitions(source)
-        used = self._used(id, [*uses, *definitions])
+        made_from = self._used(id, [s for s in [*sources, *given] if s != UNCHECKED_SOURCE])
+        used = self._used(id, [*([uses] if isinstance(uses, (str, Step)) else uses), *made_from, *definitions])
+        below = {key for source in made_from for key in (source.id, *source.rests_on)}
         setting = Setting(
             step=id,
             definitions=tuple(d for k, d in definitions.items() if k not in opaque),
@@ -242,9 +243,11 @@ class Derivation:
             domain={**self.domain, **(domain or {})},
             where=tuple(where),
             functions={**self.functions, **(functions or {})},
+            conditional=any(self.steps[key].kind == "assumed" for key in below),
         )
         try:
-            finding = evidence.check(relation, setting)
+            with deep_recursion():
+                finding = evidence.check(relation, setting)
         except Refusal as refusal:
             kind = StepRefuted if refusal.counterexample is not None else StepUndecided
             raise kind(
@@ -302,6 +305,10 @@ class Derivation:
                 raise DerivationError(
                     f"{id} uses {key}, which is no step so far; there are {', '.join(self.steps) or 'none'}"
                 )
+            if isinstance(item, Step) and item is not self.steps[key]:
+                raise DerivationError(
+                    f"{id} uses {key} of another derivation, or of an earlier run of this one: run all cells again"
+                )
             found[key] = self.steps[key]
         order = list(self.steps)
         return sorted(found.values(), key=lambda step: order.index(step.id))
@@ -350,6 +357,14 @@ def _split(options: dict[str, Any], keep: Sequence[str] = ()) -> tuple[dict[str,
     names = [n for n in ("domain", "where", "functions", "opaque") if n not in keep]
     setting = {n: options[n] for n in names if n in options}
     return setting, {k: v for k, v in options.items() if k not in setting}
+
+
+def _different_names(id: str, relation: Relation) -> None:
+    """Refuse two different symbols that are written alike, such as a real and a positive x."""
+    seen: dict[str, sp.Basic] = {}
+    for x in relation.free_symbols():
+        if isinstance(x, sp.Symbol) and not isinstance(x, sp.Dummy) and seen.setdefault(x.name, x) != x:
+            raise DerivationError(f"{id}: two different symbols are both written {x}; they differ in their assumptions")
 
 
 def _rests_on(used: Sequence[Step]) -> tuple[str, ...]:

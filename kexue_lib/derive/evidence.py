@@ -33,7 +33,8 @@ class Setting:
     dims: Sizes = field(default_factory=dict)
     where: tuple[sp.Basic, ...] = ()
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    seconds: float = 10.0
+    conditional: bool = False  # rests on an assumption, so that it need not hold at every point
+    seconds: float = 60.0
 
     def unfold(self, relation: Relation) -> Relation:
         """Put definitions in place of the names that they define."""

@@ -8,13 +8,16 @@ from typing import Any
 
 import sympy as sp
 
-from .errors import Refusal
+from .binding import put
+from .errors import DerivationError, Refusal
 from .evaluate import index_ranges, sizes_from
-from .evidence import Finding, Setting, refute, sample
-from .prove import prove_nonnegative, prove_zero
+from .evidence import Finding, Setting, refute
+from .prove import prove_nonnegative, prove_zero, the_solution
 from .relations import FLIP, Relation
 from .rewriting import explicit, instances
 from .timelimit import TimeLimitReached, time_limit
+
+_WEAKER = {"<": "<=", ">": ">="}
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Exact:
     put: Mapping[sp.Symbol, sp.Expr] = field(default_factory=dict)
     made: Relation | None = None
     tight: Mapping[sp.Symbol, Any] | None = None
-    seconds: float = 10.0
+    seconds: float = 30.0
 
     kind = "exact"
 
@@ -58,7 +61,7 @@ class Exact:
         if self.tight is not None:
             self._attained(relation, setting)
             methods.append("equality at " + ", ".join(f"{k} = {v}" for k, v in self.tight.items()))
-        names = [f"with {k} = {v}" for k, v in self.put.items()]
+        names = [f"with {k} = {v}{_facts(v)}" for k, v in self.put.items()]
         return Finding("proved", ", ".join(dict.fromkeys([*methods, *names])), self._detail(looked))
 
     def _attained(self, relation: Relation, setting: Setting) -> None:
@@ -75,15 +78,18 @@ class Exact:
 
     def _prepare(self, relation: Relation, setting: Setting) -> Relation:
         relation = self._use_given(setting.unfold(relation), setting)
-        return relation.with_sides(*(s.subs(dict(self.put), simultaneous=True) for s in relation.sides))
+        return relation.with_sides(*(put(s, self.put) for s in relation.sides))
 
     def _use_given(self, relation: Relation, setting: Setting) -> Relation:
         for source, unknown in self.given.items():
             equation = setting.unfold(getattr(source, "relation", source))
-            solutions = sp.solve(equation.lhs - equation.rhs, unknown)
-            if len(solutions) != 1:
-                raise Refusal(f"the given equation {equation} has {len(solutions)} solutions for {unknown}, not one")
-            relation = relation.with_sides(*(s.subs(unknown, solutions[0]) for s in relation.sides))
+            if equation.op != "=":
+                raise Refusal(f"the given relation {equation} is no equation")
+            try:
+                solution = the_solution(equation.lhs - equation.rhs, unknown)
+            except DerivationError as error:
+                raise Refusal(f"the given equation {equation} cannot be used: {error}") from None
+            relation = relation.with_sides(*(put(s, {unknown: solution}) for s in relation.sides))
         return relation
 
     def _pieces(self, relation: Relation) -> list[Relation]:
@@ -126,8 +132,9 @@ class Exact:
         return how
 
     def _same_as_made(self, relation: Relation, setting: Setting) -> Finding:
-        made = self._prepare(self.made, setting)  # type: ignore[arg-type]
-        if relation.op != made.op:
+        assert self.made is not None
+        operations, made = self.made.origin.operations, self._prepare(self.made, setting)
+        if relation.op != made.op and relation.op != _WEAKER.get(made.op):
             if FLIP[relation.op] != made.op:
                 raise Refusal(f"the operations lead to the sign {made.op}, the step claims {relation.op}")
             raise Refusal(f"the operations lead to the opposite inequality ({made.op}, not {relation.op})")
@@ -140,13 +147,20 @@ class Exact:
                 "the operations lead to another relation: the sides' difference is not the same",
                 counterexample=refusal.counterexample,
             ) from None
-        sample_ok = looked is not None and relation.op != "=" and refute(relation, setting) is not None
+        # A relation that rests on an assumption need not hold at every point; any other one has to.
+        sampled = None if setting.conditional else refute(relation, setting)
         methods = [self._equation(piece, setting) for piece in self._pieces(gap)]
         return Finding(
             "proved",
             ", ".join(dict.fromkeys(methods)),
-            {**self._detail(looked), "operations": list(made.origin.operations), "inequality sampled": sample_ok},
+            {**self._detail(looked), "operations": list(operations), "sampled": sampled is not None},
         )
 
 
-__all__ = ["Exact", "sample"]
+def _facts(expr: sp.Expr) -> str:
+    """What is assumed about the symbols of an expression, in words: ``" (r ≥ 0)"``."""
+    signs = (("positive", "> 0"), ("nonnegative", "≥ 0"), ("negative", "< 0"), ("nonpositive", "≤ 0"))
+    known = []
+    for x in sorted(expr.free_symbols, key=str):
+        known += [f"{x} {sign}" for fact, sign in signs if getattr(x, f"is_{fact}")][:1]
+    return f" ({', '.join(known)})" if known else ""

@@ -36,7 +36,7 @@ class Numeric:
     dims: Mapping[sp.Symbol, int | Sequence[int]] = field(default_factory=dict)
     tolerance: float = 1e-12
     tight: Mapping[sp.Basic, Any] | None = None
-    seconds: float = 20.0
+    seconds: float = 60.0
 
     kind = "numeric"
 

@@ -1,8 +1,9 @@
-"""A time limit for computations in Python, usable in any thread and on any system."""
+"""Limits for SymPy's computations: their time, in any thread and on any system, and the depth of their recursion."""
 
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,24 @@ from contextlib import contextmanager
 
 class TimeLimitReached(Exception):
     """The computation took longer than it was given."""
+
+
+_DEPTH = 20_000
+
+
+@contextmanager
+def deep_recursion() -> Iterator[None]:
+    """Allow deep recursion for a while.
+
+    SymPy walks expressions recursively, and Python's default of 1000 calls is near what a page-long sum needs: whether it
+    is enough would depend on who calls, and on the order of a set.
+    """
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, _DEPTH))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 @contextmanager
