@@ -28,7 +28,7 @@ def workplace(project: Project) -> Iterator[Workplace]:
     base = project.build / "tmp"
     base.mkdir(parents=True, exist_ok=True)
     for left in base.iterdir():
-        if not (left.name.isdigit() and _alive(int(left.name))):
+        if left.name.isdigit() and not _alive(int(left.name)):
             shutil.rmtree(left, ignore_errors=True)
     scratch = base / str(os.getpid())
     scratch.mkdir(exist_ok=True)
