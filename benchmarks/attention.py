@@ -1,0 +1,222 @@
+"""Benchmarks of kexue_lib.attention, kexue_lib.positions and kexue_lib.gau.
+
+    python -m benchmarks.attention --list
+    python -m benchmarks.attention entropy_invariant_attention --case 512
+    python -m benchmarks.attention --device cuda --dtype bfloat16 --json attention.json
+
+The bar of entropy-invariant attention: within 3 % of plain scaled_dot_product_attention at equal shapes.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.registry import Case, Contestant, Operation, main, register
+from kexue_lib import attention, gau, positions
+
+
+def _random(*shapes: tuple[int, ...]) -> Callable[[torch.device, torch.dtype], tuple[Tensor, ...]]:
+    return lambda device, dtype: tuple(torch.randn(s, device=device, dtype=dtype, requires_grad=True) for s in shapes)
+
+
+# --- entropy-invariant attention ------------------------------------------------------------------------------------
+
+
+def _attention_case(b: int, h: int, n: int, d: int, causal: bool, device: str) -> Case:
+    name = f"{'causal' if causal else 'all'} b={b} h={h} n={n} d={d}"
+    return Case(name, _random(*3 * ((b, h, n, d),)), {"is_causal": causal}, (device,))
+
+
+def _premultiplied(case: Case) -> Callable[..., Tensor]:
+    """What one would write by hand: the row factors, made once, times q."""
+    causal = case.options["is_causal"]
+    tables: dict[int, Tensor] = {}
+
+    def f(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        n = q.shape[2]
+        if n not in tables:
+            seen = torch.arange(1, n + 1, device=q.device) if causal else torch.full((n,), n, device=q.device)
+            tables[n] = (seen.float().log() / math.log(512)).to(q.dtype)[:, None]
+        return F.scaled_dot_product_attention(q * tables[n], k, v, is_causal=causal)
+
+    return f
+
+
+def _sdpa(case: Case) -> Callable[..., Tensor]:
+    """Plain attention with a constant scale: the same work without the factor (its results are another function's)."""
+    causal = case.options["is_causal"]
+    factor = 1.0 if causal else None
+
+    def f(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scale = (factor or attention.attention_scale(k.shape[2], 1)) / math.sqrt(q.shape[3])
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+
+    return f
+
+
+_SHAPES = ((8, 8, 64, 64), (4, 8, 256, 64), (1, 8, 1024, 64))
+_GPU_SHAPES = ((32, 16, 512, 64), (8, 16, 2048, 64), (2, 16, 8192, 128))
+
+register(
+    Operation(
+        name="entropy_invariant_attention",
+        tests=("tests/test_attention.py",),
+        cases=tuple(
+            _attention_case(*shape, causal, device)
+            for device, shapes in (("cpu", _SHAPES), ("cuda", _GPU_SHAPES))
+            for shape in shapes
+            for causal in (False, True)
+        ),
+        contestants=(
+            Contestant(
+                "kexue_lib",
+                "ours",
+                lambda case: lambda *x: attention.entropy_invariant_attention(*x, **case.options),
+            ),
+            Contestant(
+                "kexue_lib, plain form",
+                "plain",
+                lambda case: lambda *x: attention.entropy_invariant_attention_plain(*x, **case.options),
+            ),
+            Contestant("SDPA without the factor", "peer", _sdpa, agrees=lambda case: not case.options["is_causal"]),
+            Contestant("SDPA, q pre-multiplied", "peer", _premultiplied),
+        ),
+        bar=1.03,
+    )
+)
+
+
+# --- rotary position encoding ---------------------------------------------------------------------------------------
+
+
+def _rope_ours(case: Case) -> Callable[..., Tensor]:
+    interleaved = case.options["interleaved"]
+    tables: dict[str, Tensor] = {}
+
+    def f(x: Tensor) -> Tensor:
+        if "cos" not in tables:
+            inv_freq = positions.rope_inv_freq(x.shape[-1], device=x.device)
+            tables["cos"], tables["sin"] = positions.rope_tables(torch.arange(x.shape[-2], device=x.device), inv_freq)
+        return positions.apply_rotary(x, tables["cos"], tables["sin"], interleaved=interleaved)
+
+    return f
+
+
+def _rope_plain(case: Case) -> Callable[..., Tensor]:
+    return lambda x: positions.apply_rope_plain(x, **case.options)
+
+
+def _rotate_half(case: Case) -> Callable[..., Tensor]:
+    """x·cos + rotate_half(x)·sin with full-width tables, as most model code has it."""
+    interleaved = case.options["interleaved"]
+    tables: dict[str, Tensor] = {}
+
+    def f(x: Tensor) -> Tensor:
+        if not tables:
+            cos, sin = positions.rope_tables(
+                torch.arange(x.shape[-2], device=x.device), positions.rope_inv_freq(x.shape[-1], device=x.device)
+            )
+            widen = (lambda t: t.repeat_interleave(2, -1)) if interleaved else (lambda t: torch.cat((t, t), -1))
+            tables["cos"], tables["sin"] = widen(cos).to(x.dtype), widen(sin).to(x.dtype)
+        if interleaved:
+            a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+            turned = torch.stack((-b, a), dim=-1).flatten(-2)
+        else:
+            a, b = x.chunk(2, dim=-1)
+            turned = torch.cat((-b, a), dim=-1)
+        return x * tables["cos"] + turned * tables["sin"]
+
+    return f
+
+
+def _rotary_embedding_torch(case: Case) -> Callable[..., Tensor]:
+    from rotary_embedding_torch import RotaryEmbedding  # type: ignore[import-not-found, unused-ignore]
+
+    if not case.options["interleaved"]:
+        raise NotImplementedError("rotary-embedding-torch has interleaved pairs only")
+    made: dict[str, RotaryEmbedding] = {}
+
+    def f(x: Tensor) -> Tensor:
+        if "module" not in made:
+            made["module"] = RotaryEmbedding(dim=x.shape[-1]).to(x.device)
+        return made["module"].rotate_queries_or_keys(x)
+
+    return f
+
+
+def _rope_operation(name: str, interleaved: bool, peers: tuple[Contestant, ...]) -> Operation:
+    shapes = ((("cpu",), ((16, 1, 64, 32), (2, 8, 512, 64))), (("cuda",), ((8, 16, 2048, 64),)))
+    return Operation(
+        name=name,
+        tests=("tests/test_positions.py",),
+        cases=tuple(
+            Case(
+                f"b={b} h={h} n={n} d={d}",
+                _random((b, h, n, d)),
+                {"interleaved": interleaved},
+                devices,
+            )
+            for devices, group in shapes
+            for b, h, n, d in group
+        ),
+        contestants=(
+            Contestant("kexue_lib", "ours", _rope_ours),
+            Contestant("kexue_lib, rotation matrices", "plain", _rope_plain),
+            Contestant("x·cos + rotate_half(x)·sin", "peer", _rotate_half),
+            *peers,
+        ),
+    )
+
+
+register(
+    _rope_operation(
+        "rope_interleaved",
+        True,
+        (Contestant("rotary-embedding-torch", "peer", _rotary_embedding_torch, needs="rotary_embedding_torch"),),
+    )
+)
+register(_rope_operation("rope_halves", False, ()))
+
+
+# --- the attention of a gated attention unit ------------------------------------------------------------------------
+
+
+def _gau_case(b: int, n: int, s: int, e: int, devices: tuple[str, ...]) -> Case:
+    return Case(f"b={b} n={n} s={s} e={e}", _random((b, n, s), (b, n, s), (b, n, e)), {"scale": "logn"}, devices)
+
+
+def _softmax_by_hand(case: Case) -> Callable[..., Tensor]:
+    def f(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        lam = attention.attention_scale(k.shape[1], q.shape[2])
+        return torch.softmax((lam * q) @ k.transpose(1, 2), dim=-1) @ v
+
+    return f
+
+
+register(
+    Operation(
+        name="gau_attention",
+        tests=("tests/test_gau.py",),
+        cases=(
+            _gau_case(16, 64, 32, 128, ("cpu",)),
+            _gau_case(1, 1024, 128, 512, ("cpu",)),
+            _gau_case(8, 2048, 128, 1536, ("cuda",)),
+        ),
+        contestants=(
+            Contestant("kexue_lib", "ours", lambda case: lambda *x: gau.gau_attention(*x, **case.options)),
+            Contestant(
+                "kexue_lib, plain form", "plain", lambda case: lambda *x: gau.gau_attention_plain(*x, **case.options)
+            ),
+            Contestant("softmax(λ q kᵀ) v by hand", "peer", _softmax_by_hand),
+        ),
+    )
+)
+
+if __name__ == "__main__":
+    sys.exit(main(description=__doc__))
