@@ -76,8 +76,10 @@ def _length_factor(count: int | Tensor, kind: str, train_len: float, min_len: in
     if isinstance(count, Tensor):
         if kind == "sqrt_d":
             return torch.ones_like(count, dtype=dtype)
-        r = count.clamp(min=min_len).to(dtype).log() / math.log(train_len)
-        return r.sqrt() if kind == "sqrt_logn" else r
+        # Few and small operations, and in place on a tensor of our own. min_len = 0: nothing to clamp.
+        r = count.to(dtype).clamp_(min=min_len) if min_len else count.to(dtype)
+        r = r.log_().div_(math.log(train_len))
+        return r.sqrt_() if kind == "sqrt_logn" else r
     if kind == "sqrt_d":
         return 1.0
     ratio = math.log(max(count, min_len)) / math.log(train_len)
@@ -225,15 +227,35 @@ def _causal_mask(n: int, m: int, device: torch.device) -> Tensor:
     return torch.arange(m, device=device) <= torch.arange(m - n, m, device=device)[:, None]
 
 
-def _visible_keys(mask: Tensor | None, is_causal: bool, n: int, m: int, device: torch.device) -> Tensor:
+def _visible_keys(
+    mask: Tensor | None, is_causal: bool, n: int, m: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     """How many keys each query sees, broadcastable to (batch, heads, n, 1)."""
     if mask is not None:
         if is_causal:
             mask = mask & _causal_mask(n, m, device)
         return mask.expand(*mask.shape[:-1], m).sum(-1, keepdim=True)
     if is_causal:
-        return torch.arange(m - n + 1, m + 1, device=device)[:, None]
-    return torch.full((1,), m, device=device)
+        return torch.arange(m - n + 1, m + 1, device=device, dtype=dtype).unsqueeze(-1)
+    return torch.full((1,), m, device=device, dtype=dtype)
+
+
+def _row_factors(
+    mask: Tensor | None,
+    is_causal: bool,
+    n: int,
+    m: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    kind: str,
+    train_len: float,
+    min_len: int,
+) -> Tensor:
+    """r of each query's number of visible keys, broadcastable to (batch, heads, n, 1)."""
+    count = _visible_keys(mask, is_causal, n, m, device, dtype)
+    # This stands beside every causal call: a clamp that the shapes make needless is left out (m − n ≥ 0 was checked).
+    clamped = mask is not None or torch.compiler.is_compiling() or min_len > (m - n + 1 if is_causal else m)
+    return _length_factor(count, kind, train_len, min_len if clamped else 0, dtype)
 
 
 def _attend(
@@ -352,7 +374,7 @@ def entropy_invariant_attention(
         return _attend(q, k, v, None, False, dropout_p, factor * rsqrt_d)
     # A factor per row; inside torch.compile always a tensor, so that a symbolic length stays symbolic.
     dtype = torch.promote_types(q.dtype, torch.float32)
-    rows = _length_factor(_visible_keys(mask, is_causal, n, m, q.device), kind, train_len, min_len, dtype)
+    rows = _row_factors(mask, is_causal, n, m, q.device, dtype, kind, train_len, min_len)
     return _attend((q * rows).to(q.dtype), k, v, mask, is_causal, dropout_p, rsqrt_d)
 
 
@@ -502,8 +524,7 @@ def query_key_entropy(
     dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), torch.float32)
     with torch.autocast(q.device.type, enabled=False):  # an entropy of bfloat16 scores would be off in the second digit
         if scale is None:
-            rows = _length_factor(_visible_keys(mask, is_causal, n, m, q.device), kind, train_len, min_len, dtype)
-            rows = rows / math.sqrt(d)
+            rows = _row_factors(mask, is_causal, n, m, q.device, dtype, kind, train_len, min_len) / math.sqrt(d)
         else:
             rows = torch.full((1,), scale, dtype=dtype, device=q.device)
         scaled, keys = q.to(dtype) * rows, k.to(dtype).transpose(-1, -2)

@@ -246,6 +246,15 @@ def test_autocast_accumulates_in_float32():
         assert_close("entropy", entropy, want, OUTPUT[torch.float32])
 
 
+@pytest.mark.parametrize("dtype", HALF_AND_UP, ids=str)
+def test_row_factors_are_rounded_once(dtype):
+    q, k, v = qkv(n=63, dtype=dtype, grad=False)
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    rows = torch.arange(1, 64, device=DEVICE)[:, None].to(exact).log() / math.log(512)
+    want = F.scaled_dot_product_attention((q.to(exact) * rows).to(dtype), k, v, is_causal=True)
+    assert torch.equal(A.entropy_invariant_attention(q, k, v, is_causal=True), want)
+
+
 def test_dropout_keeps_the_mean():
     torch.manual_seed(0)  # dropout draws from the global generator
     q, k, v = qkv(b=1, h=1, n=4, grad=False)

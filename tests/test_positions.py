@@ -100,7 +100,16 @@ def test_positions_broadcast():
 
 def test_slices_with_odd_strides():
     wide = randn_(2, 5, 11)
-    for view in (wide[..., 3:], wide[..., :8], wide[..., 1:9], randn_(2, 8, 5).transpose(1, 2), wide[:, ::2, 2:4]):
+    even, flat = randn_(2, 5, 12), randn_(41)
+    odd_offsets = (even[..., 1:9], flat[1:].view(5, 8))
+    for view in (
+        *odd_offsets,
+        wide[..., 3:],
+        wide[..., :8],
+        wide[..., 1:9],
+        randn_(2, 8, 5).transpose(1, 2),
+        wide[:, ::2, 2:4],
+    ):
         assert_close(
             "slice", P.apply_rope(view), P.apply_rope(view.clone(memory_format=torch.contiguous_format)), OUTPUT[F64]
         )
