@@ -8,7 +8,7 @@ from typing import Any
 
 import sympy as sp
 
-from .binding import put
+from .binding import misfit, put
 from .errors import DerivationError, Refusal
 from .evaluate import index_ranges, sizes_from
 from .evidence import Finding, Setting, refute
@@ -28,11 +28,12 @@ class Exact:
         dims: sizes at which sums and vectors are written out, e.g. ``{n: 3}`` or ``{n: (2, 3)}``. Without it the proof
             holds for every size.
         given: equations to be used, each solved for the symbol that it stands with, e.g. ``{calibration: kappa}``.
-        put: names for the domain, e.g. ``{n: 1 + r}`` with ``r >= 0`` where ``n >= 1``: each symbol is written through others
-            whose assumptions say what SymPy has to know. The new expression has to reach every value that is meant.
+        put: names for the domain, e.g. ``{n: 1 + r}`` with ``r >= 0`` where ``n >= 1``: each symbol is written through
+            others whose assumptions say what SymPy has to know. The new expression has to reach every value that is
+            meant; the badge shows it.
         made: a relation that operations have made; the step's relation has to be the same one, up to rewriting.
-        tight: where an inequality becomes an equation, as ``{symbol: value}``; proved as well, so that the bound cannot be
-            moved (and the audit can kill mutants that merely move it).
+        tight: where an inequality becomes an equation, as ``{symbol: value}``; proved as well, so that the bound cannot
+            be moved (and the audit can kill mutants that merely move it).
         seconds: time limit.
 
     A first look at sampled points refuses what is false with a counterexample. Agreement there proves nothing.
@@ -65,7 +66,11 @@ class Exact:
         return Finding("proved", ", ".join(dict.fromkeys([*methods, *names])), self._detail(looked))
 
     def _attained(self, relation: Relation, setting: Setting) -> None:
-        there = [s.subs(dict(self.tight or {}), simultaneous=True) for s in relation.sides]
+        tight = {k: sp.sympify(v) for k, v in (self.tight or {}).items()}
+        for symbol, value in tight.items():
+            if fact := misfit(symbol, value):
+                raise Refusal(f"the bound cannot be attained at {symbol} = {value}: {symbol} is {fact}")
+        there = [put(s, tight) for s in relation.sides]
         if prove_zero(there[0] - there[1], min(self.seconds, setting.seconds))[0] is None:
             raise Refusal(
                 f"the bound is not attained at {dict(self.tight or {})}: {there[0]} against {there[1]}",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import sympy as sp
 
+from .errors import DerivationError
 from .timelimit import TimeLimitReached, time_limit
 from .vocabulary import MaxOver
 
@@ -41,6 +42,8 @@ def split_sums(expr: sp.Expr) -> sp.Expr:
         if len(total.limits) != 1:
             return total
         (index, low, high) = total.limits[0]
+        if low.is_infinite or high.is_infinite:  # a convergent series may split into divergent ones
+            return total
         body = sp.expand(total.function.replace(lambda e: isinstance(e, sp.Sum), one))
         result = sp.Integer(0)
         for term in sp.Add.make_args(body):
@@ -49,14 +52,37 @@ def split_sums(expr: sp.Expr) -> sp.Expr:
                 (inside if index in factor.free_symbols else outside).append(factor)
             weight, rest = sp.Mul(*outside), sp.Mul(*inside)
             # a common name for the index lets equal sums cancel
-            name = sp.Symbol("i", integer=True, positive=True)
-            if name != index and name in rest.atoms(sp.Symbol):
+            facts = {"positive": True} if low.is_positive else {"nonnegative": True} if low.is_nonnegative else {}
+            name = sp.Symbol("i", integer=True, **facts)
+            if name in rest.atoms(sp.Symbol) | low.free_symbols | high.free_symbols:
                 name = index
             rest = rest.subs(index, name)
-            result += weight * (high - low + 1 if rest == 1 else sp.Sum(rest, (name, low, high)))
+            counts = rest == 1 and (high - low + 1).is_nonnegative
+            result += weight * (high - low + 1 if counts else sp.Sum(rest, (name, low, high)))
         return result
 
     return sp.expand(expr.replace(lambda e: isinstance(e, sp.Sum), one))
+
+
+def _unknown(total: sp.Expr) -> sp.Dummy:
+    """Return a new name for a sum or a maximum, with what is known about every term of it."""
+    (_, low, high), *more = total.limits
+    term, finite = total.function, all(end.is_finite for limit in total.limits for end in limit[1:])
+    filled = (high - low).is_nonnegative and not more  # an empty sum is 0, and not positive
+    facts: dict[str, bool] = {}
+    if finite and term.is_positive and filled:
+        facts["positive"] = True
+    elif finite and term.is_nonnegative:
+        facts["nonnegative"] = True
+    elif finite and term.is_real:
+        facts["real"] = True
+    return sp.Dummy("S", **facts)
+
+
+def sums_by_their_terms(expr: sp.Expr) -> sp.Expr:
+    """Put a name for every sum and maximum: positive where every term is, and so on."""
+    names: dict[sp.Basic, sp.Symbol] = {}
+    return expr.replace(lambda e: isinstance(e, (sp.Sum, MaxOver)), lambda e: names.setdefault(e, _unknown(e)))
 
 
 def name_sums(expr: sp.Expr) -> sp.Expr:
@@ -80,8 +106,7 @@ def name_sums(expr: sp.Expr) -> sp.Expr:
         # a sum that mentions the index of another one has to wait until that one is split
         free = [e for e in sums if not (e.free_symbols - {limit[0] for limit in e.limits}) & bound]
         for e in sorted(free, key=sp.default_sort_key):
-            facts = {"positive": True} if e.function.is_positive else {"real": True} if e.function.is_real else {}
-            names.setdefault(e, sp.Dummy("S", **facts))
+            names.setdefault(e, _unknown(e))
         if not free:
             break
         expr = expr.xreplace({e: names[e] for e in free})
@@ -255,33 +280,76 @@ def _by_maximum(expr: sp.Expr, strict: bool) -> bool:
     return any(_sign(sp.expand(maximum.function.subs(index, k) + rest), strict) for k in entries)
 
 
+_ENTIRE = (sp.exp, sp.sin, sp.cos, sp.sinh, sp.cosh, sp.tanh, sp.atan, sp.asinh, sp.erf, sp.erfc)
+_ON_POSITIVE = (sp.log, sp.gamma, sp.loggamma)
+
+
+def smooth(expr: sp.Expr, x: sp.Symbol) -> bool:
+    """Whether ``expr`` is plainly a smooth real function of ``x``, everywhere where the assumptions of ``x`` allow it.
+
+    >>> x, p = sp.Symbol("x", real=True), sp.Symbol("p", positive=True)
+    >>> smooth(sp.exp(-x) + 1 / (1 + x**2), x), smooth(1 / (x - 2), x), smooth(sp.log(p), p), smooth(sp.floor(p), p)
+    (True, False, True, False)
+    """
+    if x not in expr.free_symbols:
+        return bool(expr.is_real)
+    if expr == x:
+        return bool(x.is_real)
+    if isinstance(expr, (sp.Add, sp.Mul, *_ENTIRE)):
+        return all(smooth(a, x) for a in expr.args)
+    if isinstance(expr, _ON_POSITIVE):
+        return smooth(expr.args[0], x) and bool(expr.args[0].is_positive)
+    if isinstance(expr, sp.Pow):
+        base, power = expr.args
+        if not (smooth(base, x) and smooth(power, x)):
+            return False
+        if power.is_integer:
+            return bool(power.is_nonnegative or base.is_nonzero)
+        return bool(base.is_positive)
+    return False
+
+
+def _line(x: sp.Symbol) -> bool:
+    """Whether a symbol runs over the whole real line."""
+    return bool(x.is_real) and all(
+        getattr(x, f"is_{fact}") is None for fact in ("zero", "positive", "negative", "integer", "rational")
+    )
+
+
+def _at_least(value: sp.Expr, strict: bool) -> bool:
+    value = sp.simplify(value)
+    return bool(value.is_positive if strict else value.is_nonnegative)
+
+
 def _by_calculus(expr: sp.Expr, strict: bool, depth: int) -> str | None:
     """A convex function lies above its minimum; an increasing one above its value at the left end."""
     for x in sorted(expr.free_symbols, key=str):
-        if not x.is_extended_real or x.is_integer:
+        half = x.is_nonnegative and not x.is_integer and not x.is_zero
+        inside = sp.Dummy(x.name, positive=True) if half else x  # at 0 itself a continuous function has no surprise
+        inner = expr.subs(x, inside)
+        if not (half or _line(x)) or not smooth(inner, inside):
             continue
-        slope = sp.simplify(sp.diff(expr, x))
-        if not (x.is_positive or x.is_nonnegative or x.is_negative):  # the whole real line
-            curvature = sp.diff(slope, x)
-            if any(_sign(form, False) for _, form in _forms(curvature)):
-                for minimum in {sp.Integer(0), sp.Integer(1)}:
-                    if sp.simplify(slope.subs(x, minimum)) == 0:
-                        value = sp.simplify(expr.subs(x, minimum))
-                        if (value.is_positive if strict else value.is_nonnegative) or (not strict and value == 0):
-                            return f"convex in {x}, smallest at {x} = {minimum}"
-        elif x.is_nonnegative and depth > 0:
-            start = sp.limit(expr, x, 0, "+")
-            if start.is_nonnegative and not (strict and not start.is_positive):
-                how = prove_nonnegative(slope, strict=False, depth=depth - 1)
-                if how is not None:
+        slope = sp.simplify(sp.diff(inner, inside))
+        if half and depth > 0 and (x.is_positive or _continuous_at_zero(expr, x)):
+            start = sp.limit(inner, inside, 0, "+")
+            if _at_least(start, False):
+                rising = strict and not _at_least(start, True)  # from 0 it has to rise at once
+                closed = rising and not x.is_positive
+                if not closed and prove_nonnegative(slope, strict=rising, depth=depth - 1) is not None:
                     return f"increasing in {x}, {start} at {x} = 0"
-            if x.is_positive:  # smallest at x = 1, as for x - 1 - log x
-                curvature = sp.diff(slope, x)
-                if any(_sign(form, False) for _, form in _forms(curvature)) and sp.simplify(slope.subs(x, 1)) == 0:
-                    value = sp.simplify(expr.subs(x, 1))
-                    if value.is_positive or (not strict and value == 0):
-                        return f"convex in {x}, smallest at {x} = 1"
+        if half and not x.is_positive:
+            continue
+        curvature = sp.diff(slope, inside)
+        if any(_sign(form, False) for _, form in _forms(curvature)):
+            for lowest in (sp.Integer(1),) if half else (sp.Integer(0), sp.Integer(1)):
+                if sp.simplify(slope.subs(inside, lowest)) == 0 and _at_least(inner.subs(inside, lowest), strict):
+                    return f"convex in {x}, smallest at {x} = {lowest}"
     return None
+
+
+def _continuous_at_zero(expr: sp.Expr, x: sp.Symbol) -> bool:
+    value = expr.subs(x, 0)
+    return bool(value.is_finite) and sp.simplify(value - sp.limit(expr, x, 0, "+")) == 0
 
 
 def prove_nonnegative(expr: sp.Expr, *, strict: bool = False, depth: int = 2) -> str | None:
@@ -307,6 +375,27 @@ def _nonnegative(expr: sp.Expr, strict: bool, depth: int) -> str | None:
             return name
         if form.has(sp.Max, MaxOver) and _by_maximum(form, strict):
             return "a maximum is at least each of its entries"
-        if isinstance(form, sp.Sum) and _sign(form.function, strict):
+        if form.has(sp.Sum, MaxOver) and _sign(sums_by_their_terms(form), strict):
             return "every term has this sign"
     return None if expr.has(sp.Sum, MaxOver) else _by_calculus(expr, strict, depth)
+
+
+def the_solution(expr: sp.Expr, unknown: sp.Symbol) -> sp.Expr:
+    """Return the one solution of ``expr = 0`` in the domain of ``unknown``; refuse where there may be others.
+
+    SymPy gives one branch of an equation such as ``x e^x = a`` and says nothing about the others.
+
+    >>> x, a = sp.symbols("x a", positive=True)
+    >>> the_solution(x**2 - a, x)
+    sqrt(a)
+    """
+    found = sp.solve(expr, unknown)
+    if len(found) != 1:
+        shown = ", ".join(map(str, found)) or "none"
+        raise DerivationError(f"{expr} = 0 has not one solution for {unknown} but {len(found)}: {shown}")
+    if not sp.fraction(sp.together(expr))[0].is_polynomial(unknown):
+        slope = sp.diff(expr, unknown)
+        signs = (prove_nonnegative(e, strict=True) for e in (slope, -slope))
+        if not smooth(expr, unknown) or all(how is None for how in signs):
+            raise DerivationError(f"{expr} = 0 has the solution {unknown} = {found[0]}; there may be others")
+    return found[0]

@@ -13,6 +13,7 @@ import sympy as sp
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import BooleanAtom
 
+from .binding import check_ranges
 from .errors import DerivationError
 from .operations import Operations
 
@@ -24,10 +25,13 @@ _LATEX = {"=": "=", "~": r"\sim", "<=": r"\le", ">=": r"\ge", "<": "<", ">": ">"
 
 @dataclass(frozen=True)
 class Origin:
-    """How a relation was made from earlier ones: the operations in words and the steps that they started from."""
+    """How a relation was made from earlier ones: the operations in words and the steps that they started from.
+
+    A source is the step itself, not its id: a step of another derivation may have the same id.
+    """
 
     operations: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
+    sources: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,15 @@ class Relation(Operations):
             side = sp.sympify(getattr(self, name))
             if isinstance(side, (Relational, BooleanAtom)):
                 raise DerivationError(f"a side of a relation must be an expression, not {side}")
+            if not isinstance(side, sp.Expr) or isinstance(side, sp.MatrixExpr):
+                raise DerivationError(f"a side of a relation is a number, not {side} ({type(side).__name__})")
+            for derivative in side.atoms(sp.Derivative):
+                if any(isinstance(x, sp.MatrixExpr) for x in derivative.variables):
+                    raise DerivationError(
+                        f"{derivative} is a derivative by a matrix: SymPy returns wrong zeros for these; "
+                        "differentiate A + ε H with respect to ε at ε = 0, on explicit matrices"
+                    )
+            check_ranges(side)
             object.__setattr__(self, name, side)
         if (self.op == "~") != (self.towards is not None):
             raise DerivationError("the sign ~ needs a variable and its limit, and no other sign takes them")
@@ -75,12 +88,12 @@ class Relation(Operations):
         return _SYMPY[self.op](self.lhs, self.rhs, evaluate=False)
 
     def with_sides(self, lhs: sp.Expr, rhs: sp.Expr) -> Relation:
-        """The same sign between other sides."""
-        return replace(self, lhs=lhs, rhs=rhs)
+        """The same sign between other sides: another statement, which no operation has made."""
+        return replace(self, lhs=lhs, rhs=rhs, origin=Origin())
 
     def reversed_sign(self) -> Relation:
         """The same sides with the inequality turned round: a different statement."""
-        return replace(self, op=FLIP[self.op])
+        return replace(self, op=FLIP[self.op], origin=Origin())
 
     def free_symbols(self) -> set[sp.Basic]:
         """Free symbols of both sides."""
@@ -121,8 +134,13 @@ def gt(lhs: Any, rhs: Any) -> Relation:
 
 
 def tends(expr: Any, variable: sp.Symbol, to: Any, value: Any, side: str = "+-") -> Relation:
-    """``lim expr = value`` as ``variable`` goes ``to``; ``side`` is "+", "-" or both."""
+    """``lim expr = value`` as ``variable`` goes ``to``; ``side`` is "+", "-" or both.
+
+    A variable that is declared positive comes to 0 from above.
+    """
     to = sp.sympify(to)
+    if to.is_zero and side == "+-" and (variable.is_nonnegative or variable.is_nonpositive):
+        side = "+" if variable.is_nonnegative else "-"  # the domain lies on one side
     direction = "-" if to is sp.oo else "+" if to is -sp.oo else side
     return _relation(sp.Limit(sp.sympify(expr), variable, to, direction), "=", value)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 import sympy as sp
-from sympy.concrete.expr_with_limits import ExprWithLimits
 from sympy.core.function import AppliedUndef
 
+from .binding import bound_names, misfit, rename_bound
 from .errors import DerivationError
 from .relations import Relation
 
@@ -31,16 +31,22 @@ class Definition:
             raise DerivationError(f"a definition needs a symbol, f(x) or p[i] on its left side, not {lhs}")
         if any(not isinstance(a, sp.Symbol) for a in arguments):
             raise DerivationError(f"the arguments of {lhs} in its definition must be plain symbols")
+        if len(set(arguments)) < len(arguments):
+            raise DerivationError(f"the arguments of {lhs} in its definition must be different")
+        if self_reference := [e for e in sp.preorder_traversal(rhs) if self._same_name(lhs, e)]:
+            raise DerivationError(f"{lhs} is defined through itself: {self_reference[0]} stands on the right side")
         self.name, self.arguments, self.rhs = lhs, arguments, rhs
 
+    @staticmethod
+    def _same_name(name: sp.Basic, expr: sp.Basic) -> bool:
+        if isinstance(name, AppliedUndef):
+            return isinstance(expr, AppliedUndef) and expr.func == name.func and len(expr.args) == len(name.args)
+        if isinstance(name, sp.Indexed):
+            return isinstance(expr, sp.Indexed) and expr.base == name.base
+        return bool(expr == name)
+
     def _matches(self, expr: sp.Basic) -> bool:
-        if isinstance(self.name, AppliedUndef):
-            return (
-                isinstance(expr, AppliedUndef) and expr.func == self.name.func and len(expr.args) == len(self.arguments)
-            )
-        if isinstance(self.name, sp.Indexed):
-            return isinstance(expr, sp.Indexed) and expr.base == self.name.base
-        return bool(expr == self.name)
+        return self._same_name(self.name, expr)
 
     def occurs_in(self, expr: sp.Expr) -> bool:
         """Whether the name occurs in an expression."""
@@ -51,23 +57,18 @@ class Definition:
 
         def body(found: sp.Basic) -> sp.Expr:
             given = found.indices if isinstance(found, sp.Indexed) else found.args
+            if isinstance(found, AppliedUndef):
+                for argument, value in zip(self.arguments, given, strict=True):
+                    if fact := misfit(argument, value):
+                        raise DerivationError(f"{self.name} is defined for {fact} {argument}, and {value} may not be")
             fresh = rename_bound(self.rhs)
             if not self.arguments:
                 return fresh
             return fresh.subs(dict(zip(self.arguments, given, strict=True)), simultaneous=True)
 
+        if (self.rhs.free_symbols - set(self.arguments)) & bound_names(expr):  # they would be captured
+            expr = rename_bound(expr)
         return expr.replace(self._matches, body)
-
-
-def rename_bound(expr: sp.Expr) -> sp.Expr:
-    """Give the bound indices of an expression fresh names, so that no later substitution captures them."""
-
-    def fresh(e: sp.Basic) -> sp.Expr:
-        names = {limit[0]: sp.Dummy(str(limit[0]), **limit[0].assumptions0) for limit in e.limits}
-        limits = [sp.Tuple(names[limit[0]], *limit[1:]) for limit in e.limits]
-        return e.func(e.function.xreplace(names), *limits)
-
-    return expr.replace(lambda e: isinstance(e, ExprWithLimits), fresh)
 
 
 def unfold(expr: sp.Expr, definitions: Iterable[Definition]) -> sp.Expr:

@@ -62,7 +62,7 @@ class Step:
     @property
     def relation(self) -> Relation:
         """The relation, marked with this step as its source, ready for operations."""
-        return replace(self.statement, origin=replace(self.statement.origin, operations=(), sources=(self.id,)))
+        return replace(self.statement, origin=replace(self.statement.origin, operations=(), sources=(self,)))
 
     @property
     def lhs(self) -> sp.Expr:
