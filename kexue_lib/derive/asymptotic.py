@@ -14,7 +14,7 @@ from .domains import Domain, OneOf
 from .errors import Counterexample, Refusal
 from .evaluate import NotEvaluable, Point, compile_expression, points, sampled_symbols, show_number, show_point
 from .evidence import Finding, Setting
-from .prove import SYMPY_FAILURES, prove_zero
+from .prove import SYMPY_FAILURES, prove_zero, split_sums
 from .relations import Relation
 from .rewriting import explicit
 from .timelimit import TimeLimitReached, time_limit
@@ -277,7 +277,7 @@ class Expansion:
         if x0.is_finite:
             smooth, term = True, gap
             for m in range(k):
-                coefficient = term.subs(x, x0).doit()
+                coefficient = split_sums(term.subs(x, x0)) if term.has(sp.Sum) else term.subs(x, x0).doit()
                 if coefficient.has(sp.nan, sp.zoo, sp.oo):
                     smooth = False
                     break

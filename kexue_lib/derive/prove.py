@@ -173,10 +173,35 @@ def _equals(expr: sp.Expr) -> sp.Expr:
     return sp.Integer(0) if expr.equals(0) is True else expr
 
 
+def evaluate(expr: sp.Expr) -> sp.Expr:
+    """Carry out derivatives, integrals and so on, but leave sums over entries of a vector as they are.
+
+    SymPy looks for a closed form of every sum. There is none for ``Sum(s[i], …)``, and the search may take minutes.
+    """
+
+    def differentiate(d: sp.Derivative) -> sp.Expr:
+        return d.expr.diff(*d.variable_count)
+
+    expr = expr.replace(lambda e: isinstance(e, sp.Derivative), differentiate)
+    kept: dict[sp.Basic, sp.Dummy] = {}
+
+    def keep(total: sp.Sum) -> sp.Expr:
+        facts = {"positive": True} if total.function.is_positive else {}
+        return kept.setdefault(total, sp.Dummy("S", **facts))
+
+    hidden = expr.replace(lambda e: isinstance(e, sp.Sum) and e.has(sp.Indexed), keep)
+    names = {name: total for total, name in kept.items()}
+    # a sum inside a sum was hidden first: put back until no name is left
+    result = hidden.doit()
+    while result.free_symbols & names.keys():
+        result = result.xreplace(names)
+    return result
+
+
 CASCADE: tuple[tuple[str, Rewrite], ...] = (
     ("identical", lambda e: e),
     ("even part of an integral", lambda e: _even_part(e) if e.has(sp.Integral) else e),
-    ("evaluate", lambda e: e.doit()),
+    ("evaluate", evaluate),
     ("expand", sp.expand),
     ("linearity of sums", split_sums),
     ("common denominator", _together),
@@ -364,7 +389,7 @@ def prove_nonnegative(expr: sp.Expr, *, strict: bool = False, depth: int = 2) ->
     True
     """
     try:
-        return _nonnegative(sp.sympify(expr).doit(), strict, depth)
+        return _nonnegative(evaluate(sp.sympify(expr)), strict, depth)
     except SYMPY_FAILURES:
         return None
 

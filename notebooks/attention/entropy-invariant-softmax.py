@@ -63,7 +63,6 @@ from kexue_lib.derive import (
     Exact,
     Interval,
     MaxOver,
-    Positive,
     eq,
     ge,
     gt,
