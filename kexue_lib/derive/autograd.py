@@ -121,6 +121,9 @@ def _evaluate(expr: sp.Expr, values: Mapping[sp.Symbol, float]) -> float:
             y = compute(d.expr)
             for x, count in d.variable_count:
                 for _ in range(int(count)):
+                    if not torch.as_tensor(y).requires_grad:  # a constant
+                        y = torch.zeros((), dtype=torch.float64)
+                        continue
                     (y,) = torch.autograd.grad(y, leaves[x], create_graph=True, materialize_grads=True)
             name = sp.Dummy("value")
             table[name] = y

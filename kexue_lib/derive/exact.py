@@ -57,6 +57,11 @@ class Exact:
         if relation.op == "~":
             raise Refusal("an asymptotic relation needs the evidence 'limit'")
         looked = refute(relation, setting)
+        if (
+            looked is None and self.dims
+        ):  # a derivative by an entry of a vector has values only where that is written out
+            for piece in self._pieces(relation):
+                looked = refute(piece, setting)
         prove = self._equation if relation.op == "=" else self._inequality
         methods = [prove(piece, setting) for piece in self._pieces(relation)]
         if self.tight is not None:

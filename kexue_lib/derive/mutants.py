@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 
 import sympy as sp
@@ -132,8 +133,9 @@ def _range(e: sp.Expr) -> Iterator[Change]:
         yield f"maximum from {low + 1}", e.func(e.function, (index, low + 1, high))
 
 
-def _swap_symbols(e: sp.Expr) -> Iterator[Change]:
-    bound = {limit[0] for x in e.atoms(ExprWithLimits) for limit in x.limits}
+def _swap_symbols(e: sp.Expr, running: frozenset[sp.Symbol] = frozenset()) -> Iterator[Change]:
+    bound = set(running)
+    bound |= {limit[0] for x in e.atoms(ExprWithLimits) for limit in x.limits}
     bound |= {x.args[1] for x in e.atoms(sp.Limit)}
     bases = {x.base.label for x in e.atoms(sp.Indexed)}
     names = sorted((x for x in e.free_symbols - bound - bases if isinstance(x, sp.Symbol)), key=str)
@@ -158,6 +160,8 @@ _WHOLE = {"sign": _whole_sign, "factor": _whole_factor, "swapped symbols": _swap
 def _inside_limit(side: sp.Expr, make: Callable[[sp.Expr], Iterator[Change]]) -> Iterator[Change]:
     """Change what stands under a limit; the limit itself is a name."""
     if isinstance(side, sp.Limit):
+        if make is _swap_symbols:  # what runs to the limit is a name, too
+            make = partial(_swap_symbols, running=frozenset({side.args[1]}))
         for what, new in make(side.args[0]):
             yield what, sp.Limit(new, *side.args[1:])
     else:
