@@ -31,11 +31,10 @@ class _Printer(MpmathPrinter):
 
     def __init__(self) -> None:
         super().__init__({"fully_qualified_modules": False, "strict": False})
-        self.names: dict[str, str] = {}
+        self.names: dict[Any, str] = {}
 
-    def safe(self, symbol: Any) -> str:
-        key = f"{symbol}#{getattr(symbol, 'dummy_index', '')}"
-        return self.names.setdefault(key, f"v{len(self.names)}")
+    def safe(self, symbol: Any) -> str:  # by the symbol, not by its name: a real and a positive x are two symbols
+        return self.names.setdefault(symbol, f"v{len(self.names)}")
 
     def _print_Symbol(self, expr: Any) -> str:
         return self.safe(expr)
@@ -75,6 +74,8 @@ class _Printer(MpmathPrinter):
         return f"{combine}([{body} {loops}])"
 
     def _print_Sum(self, expr: Any) -> str:
+        if any(end.is_infinite for limit in expr.limits for end in limit[1:]):
+            raise NotEvaluable("cannot add up an infinite series reliably")
         return self._loop(expr, "fsum")
 
     def _print_Product(self, expr: Any) -> str:
@@ -105,7 +106,21 @@ class _Printer(MpmathPrinter):
         name = expr.func.__name__
         if name not in self.known_functions and hasattr(mpmath, name):
             return f"{name}({', '.join(self._print(a) for a in expr.args)})"
+        if name in _OTHER_NAMES:
+            return f"{_OTHER_NAMES[name]}({', '.join(self._print(a) for a in expr.args)})"
         return str(super()._print_Function(expr))
+
+    def _print_not_supported(self, expr: Any) -> str:
+        raise NotEvaluable(f"cannot evaluate {expr}: mpmath has no counterpart of {type(expr).__name__}")
+
+    def _print_binomial(self, expr: Any) -> str:
+        return f"binomial({', '.join(self._print(a) for a in expr.args)})"
+
+    def _print_loggamma(self, expr: Any) -> str:
+        return f"loggamma({self._print(expr.args[0])})"
+
+    _print_conjugate = _print_re = _print_im = _print_arg = _print_Function
+    _print_LambertW = _print_Function
 
     _print_polygamma = _print_Function
 
@@ -115,6 +130,10 @@ class _Printer(MpmathPrinter):
     def _print_Mod(self, expr: Any) -> str:
         a, b = (self._print(x) for x in expr.args)
         return f"fmod({a}, {b})"
+
+
+# names that differ in mpmath
+_OTHER_NAMES = {"conjugate": "conj", "LambertW": "lambertw", "Ei": "ei", "Si": "si", "Ci": "ci"}
 
 
 def _undefined() -> Any:
@@ -131,12 +150,20 @@ def _derivative(f: Callable[..., Any], at: Any, order: Any) -> Any:
         return mpmath.diff(f, at, order)
 
 
+def _quad(f: Callable[..., Any], *ranges: Any) -> Any:
+    value, error = mpmath.quad(f, *ranges, error=True)
+    if mpmath.isfinite(value) and error > mpmath.mpf(10) ** -8 * (1 + abs(value)):
+        raise NotEvaluable("cannot integrate this reliably")  # a peak, a pole or a slow tail: no word against the claim
+    return value
+
+
 _NAMESPACE: dict[str, Any] = {
     **{name: getattr(mpmath, name) for name in dir(mpmath) if not name.startswith("_")},
     "mpmath": mpmath,
     "undefined": _undefined,
     "whole": _whole,
     "derivative": _derivative,
+    "quad": _quad,
     "max": max,
     "min": min,
     "abs": abs,
@@ -171,7 +198,10 @@ def compile_expression(
             [None, *point[a]] if isinstance(a, sp.IndexedBase) else point[a] for a in arguments
         ]  # entries of vectors count from 1, as in the formulas
         try:
-            return mpmath.mpmathify(code(*values))
+            value = code(*values)
+            return mpmath.nan if value is None else mpmath.mpmathify(value)  # None: no case of a Piecewise applies
+        except NotEvaluable:
+            raise
         except (
             ArithmeticError,
             ValueError,
@@ -238,6 +268,7 @@ def points(
 ) -> Iterator[Point]:
     """Draw ``count`` points: corners first, then random ones, the sizes in ``dims`` taking turns.
 
+    First all symbols take their first corner together, then their second, and so on; after that the corners are mixed.
     Points at which a condition of ``where`` is not true are left out.
     """
     rng = random.Random(seed)
@@ -245,8 +276,9 @@ def points(
     ranges = index_ranges(exprs)
     lengths = {d for base in symbols if isinstance(base, sp.IndexedBase) for d in (base.shape or ())}
     unsized = {s for d in lengths for s in sp.sympify(d).free_symbols} - set(dims)
-    all_sizes = sizes_from({**dict.fromkeys(sorted(unsized, key=str), (2, 3, 5)), **dims})
+    all_sizes = sizes_from({**dict.fromkeys(sorted(unsized, key=str), (1, 2, 3, 5)), **dims})
     conditions = [(type(c), compile_expression(c.lhs, symbols), compile_expression(c.rhs, symbols)) for c in where]
+    decks: dict[sp.Basic, list[int]] = {}
     made = tries = 0
     while made < count:
         tries += 1
@@ -264,7 +296,13 @@ def points(
             else:
                 source = domain.get(symbol) or default_domain(symbol)
                 corners = source.corners(sizes) if tries <= max(8, count // 3) else []
-                point[symbol] = rng.choice(corners) if corners else source.draw(rng, sizes)
+                if corners:
+                    deck = decks.setdefault(symbol, list(range(len(corners))))
+                    point[symbol] = corners[deck.pop(0) % len(corners)]
+                    if not deck:
+                        deck += rng.sample(range(len(corners)), len(corners))
+                else:
+                    point[symbol] = source.draw(rng, sizes)
         if any(not _true(kind, left(point), right(point)) for kind, left, right in conditions):
             continue
         made += 1
