@@ -53,7 +53,7 @@ def nbval(folder: Path, workers: int = 2) -> dict[str, list[str]]:
         name = case.attrib["classname"].rpartition(".ipynb")[0].rpartition(".")[2] or case.attrib["classname"]
         lines = failed.setdefault(name, [])
         for fault in [*case.findall("failure"), *case.findall("error")]:
-            text = re.sub(r"\x1b\[[0-9;]*m", "", fault.text or "")
+            text = re.sub(r"(?:\x1b|#x1B)\[[0-9;]*m", "", fault.text or "")
             lines.append(f"{case.attrib['name']}: {text[:3000]}")
     return failed
 
