@@ -322,12 +322,16 @@ def smooth(expr: sp.Expr, x: sp.Symbol) -> bool:
         return bool(x.is_real)
     if isinstance(expr, (sp.Add, sp.Mul, *_ENTIRE)):
         return all(smooth(a, x) for a in expr.args)
+    if isinstance(expr, sp.Sum):
+        ends = [end for limit in expr.limits for end in limit[1:]]
+        return smooth(expr.function, x) and all(end.is_finite and x not in end.free_symbols for end in ends)
     if isinstance(expr, _ON_POSITIVE):
-        return smooth(expr.args[0], x) and bool(expr.args[0].is_positive)
+        return smooth(expr.args[0], x) and bool(sums_by_their_terms(expr.args[0]).is_positive)
     if isinstance(expr, sp.Pow):
         base, power = expr.args
         if not (smooth(base, x) and smooth(power, x)):
             return False
+        base = sums_by_their_terms(base)
         if power.is_integer:
             return bool(power.is_nonnegative or base.is_nonzero)
         return bool(base.is_positive)
