@@ -86,8 +86,17 @@ class Sampled:
     worst: Any = mpmath.mpf("0")  # noqa: RUF009 (an mpf cannot be changed); relative error of an equation
     margin: Any = None  # smallest relative slack of an inequality
     tightest: Point | None = None
-    near_miss: Point | None = None  # the tightest point at which both sides differ
-    near_margin: Any = None
+    starts: list[tuple[Any, Point]] = field(default_factory=list)  # the tightest points, where the attack sets out
+
+    def note(self, margin: Any, point: Point) -> None:
+        """Remember an inequality's slack at a point."""
+        if self.margin is None or margin < self.margin:
+            self.margin, self.tightest = margin, point
+        if all(point != other for _, other in self.starts):
+            self.starts = sorted([*self.starts, (margin, point)], key=lambda start: start[0])
+            # some points of equality, and the nearest one that is none
+            equal = [start for start in self.starts if start[0] <= TOLERANCE]
+            self.starts = equal[:3] + [start for start in self.starts if start[0] > TOLERANCE][:1]
 
 
 def _sides_at(point: Point, sides: tuple[Callable[[Point], Any], ...], digits: int) -> tuple[Any, Any]:
@@ -156,10 +165,7 @@ def compare(
         if slack > rounding * scale if strict else slack >= -rounding * (1 + scale):
             outcome.used += 1
             relative = slack / scale if scale else slack
-            if outcome.margin is None or relative < outcome.margin:
-                outcome.margin, outcome.tightest = relative, point
-            if relative > TOLERANCE and (outcome.near_margin is None or relative < outcome.near_margin):
-                outcome.near_margin, outcome.near_miss = relative, point
+            outcome.note(relative, point)
             return
     if not _settled(*before[-2:]):
         raise NotEvaluable(f"the values at {show_point(point)} do not settle when the precision grows")
@@ -212,10 +218,8 @@ def _attack(relation: Relation, setting: Setting, sides: tuple[Callable[[Point],
         s for base in outcome.tightest or {} for size in getattr(base, "shape", None) or () for s in size.free_symbols
     }
     fixed |= set(setting.dims) | set(index_ranges(relation.sides))
-    starts = [(outcome.tightest, outcome.margin), (outcome.near_miss, outcome.near_margin)]
-    for start, margin in starts[:1] if outcome.tightest is outcome.near_miss else starts:
-        if start is not None:
-            _walk(start, margin, fixed, relation, setting, sides)
+    for margin, start in outcome.starts:
+        _walk(start, margin, fixed, relation, setting, sides)
 
 
 def _walk(

@@ -39,12 +39,14 @@ def split_sums(expr: sp.Expr) -> sp.Expr:
     """
 
     def one(total: sp.Sum) -> sp.Expr:
-        if len(total.limits) != 1:
-            return total
-        (index, low, high) = total.limits[0]
-        if low.is_infinite or high.is_infinite:  # a convergent series may split into divergent ones
-            return total
-        body = sp.expand(total.function.replace(lambda e: isinstance(e, sp.Sum), one))
+        if any(end.is_infinite for limit in total.limits for end in limit[1:]):
+            return total  # a convergent series may split into divergent ones
+        result = total.function.replace(lambda e: isinstance(e, sp.Sum), one)
+        for limit in total.limits:  # the innermost first
+            result = over(sp.expand(result), *limit)
+        return result
+
+    def over(body: sp.Expr, index: sp.Symbol, low: sp.Expr, high: sp.Expr) -> sp.Expr:
         result = sp.Integer(0)
         for term in sp.Add.make_args(body):
             inside, outside = [sp.Integer(1)], [sp.Integer(1)]
@@ -200,6 +202,7 @@ def evaluate(expr: sp.Expr) -> sp.Expr:
 
 CASCADE: tuple[tuple[str, Rewrite], ...] = (
     ("identical", lambda e: e),
+    ("maxima as moduli", lambda e: sp.expand(e.rewrite(sp.Abs)) if e.has(sp.Max, sp.Min) else e),
     ("even part of an integral", lambda e: _even_part(e) if e.has(sp.Integral) else e),
     ("evaluate", evaluate),
     ("expand", sp.expand),
