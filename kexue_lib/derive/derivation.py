@@ -196,6 +196,7 @@ class Derivation:
             finding=Finding(weakest.status, f"chain of {len(parts)} links", {}),
             by=by,
             uses=tuple(_ordered(u for p in parts for u in p.uses)),
+            unfolds=tuple(_ordered(u for p in parts for u in p.unfolds)),
             rests_on=tuple(r for r in rests_on if r not in {p.id for p in parts}),
             links=tuple(parts),
         )
@@ -266,6 +267,7 @@ class Derivation:
             finding=finding,
             by=by or _operations_in_words(relation, evidence),
             uses=tuple(s.id for s in used),
+            unfolds=tuple(s.id for s in used if s.kind == "defined"),
             rests_on=_rests_on(used),
             evidence=evidence,
             setting=setting,
@@ -284,6 +286,7 @@ class Derivation:
             finding=Finding("unchecked", ""),
             by=by,
             uses=tuple(s.id for s in used),
+            unfolds=tuple(s.id for s in used if s.kind == "defined"),
             rests_on=_rests_on(used),
         )
         self.steps[id] = step

@@ -6,6 +6,7 @@ a ``span`` whose class only adds colour.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import sympy as sp
@@ -34,6 +35,11 @@ class _Latex(LatexPrinter):
 
     def __init__(self) -> None:
         super().__init__({"inv_trig_style": "full", "fold_func_brackets": False})
+
+    def _as_ordered_terms(self, expr: Any, order: Any = None) -> list[Any]:
+        # "log n - x" reads better than "-x + log n"
+        terms: list[Any] = super()._as_ordered_terms(expr, order)
+        return sorted(terms, key=lambda term: term.could_extract_minus_sign())
 
     def _print_Indexed(self, expr: Any) -> str:
         base = self._print(expr.base.label)
@@ -88,26 +94,24 @@ def _badge_markdown(step: Step) -> str:
     return f'<span class="kx-badge kx-{step.kind} kx-{step.status}">**{badge(step)}**</span>'
 
 
-def _remarks(step: Step, links: bool = True) -> list[str]:
-    remarks = []
-    if step.by:
-        remarks.append(step.by)
-    how = step.finding.method
+def _remarks(step: Step, markdown: bool = True) -> list[str]:
+    """What stands beside the badge: reason, method, steps used (not the names unfolded), steps that it rests on."""
+
+    def named(ids: Sequence[str]) -> str:
+        return ", ".join(f"[{k}](#{k})" if markdown else k for k in ids)
+
+    strong, slanted = ("**", "*") if markdown else ("", "")
+    remarks = [step.by] if step.by else []
+    if step.finding.method:
+        remarks.append(f"{slanted}{step.finding.method}{slanted}")
     sizes = _sizes(step)
-    if sizes and step.kind == "exact":
-        how = f"{how}, written out for {sizes}"
-    elif sizes:
-        how = f"{how}, {sizes}"
-    if how:
-        remarks.append(
-            f"*{how}*" if not sizes else f"*{how.split(', written')[0]}*" + how[len(how.split(", written")[0]) :]
-        )
-    if step.uses:
-        shown = [f"[{u}](#{u})" if links else u for u in step.uses]
-        remarks.append("uses " + ", ".join(shown))
+    if sizes:
+        remarks.append(f"written out for {sizes}" if step.kind == "exact" else f"for {sizes}")
+    used = [k for k in step.uses if k not in step.unfolds]
+    if used:
+        remarks.append("uses " + named(used))
     if step.rests_on:
-        shown = [f"[{u}](#{u})" if links else u for u in step.rests_on]
-        remarks.append("**rests on " + ", ".join(shown) + "**")
+        remarks.append(f"{strong}rests on {named(step.rests_on)}{strong}")
     return remarks
 
 
@@ -139,7 +143,7 @@ def text_step(step: Step) -> str:
     """One line (a chain: one for each link) for a terminal."""
     if step.links:
         return "\n".join([f"{step.id}  {step.statement}", *("  " + text_step(link) for link in step.links)])
-    remarks = "; ".join(r.replace("*", "") for r in _remarks(step, links=False))
+    remarks = "; ".join(_remarks(step, markdown=False))
     return (
         f"{step.id}  {step.statement}    [{badge(step)}: {remarks}]"
         if remarks

@@ -27,6 +27,7 @@ class Step:
         finding: what the evidence found.
         by: the reason, for the reader.
         uses: ids of the steps that it uses.
+        unfolds: those of them that are definitions of names in it.
         rests_on: ids of all steps below it that are not proved (assumed, cited, sampled); definitions do not count.
         links: the links of a chain, each a step of its own.
     """
@@ -38,6 +39,7 @@ class Step:
     finding: Finding
     by: str = ""
     uses: tuple[str, ...] = ()
+    unfolds: tuple[str, ...] = ()
     rests_on: tuple[str, ...] = ()
     evidence: Evidence | None = None
     setting: Setting | None = None
@@ -97,6 +99,7 @@ class Step:
             "status": self.status,
             "rests_on": list(self.rests_on),
             "uses": list(self.uses),
+            "unfolds": list(self.unfolds),
             "latex": display.latex_relation(self.statement),
             "text": str(self.statement),
             "by": self.by,
