@@ -134,7 +134,7 @@ def audit(
 
     Args:
         derivation: a derivation whose steps all hold.
-        budget: seconds of processor time for everything (a busy machine does not matter); mutants beyond it are counted as
+        budget: seconds of processor time for everything (a busy machine does not matter); mutants beyond it count as
             not run, and then the audit does not pass.
         most: mutants for one step.
         progress: called with each step's id before its mutants run.

@@ -42,14 +42,14 @@
 #
 # <p lang="zh"><b>摘要。</b>本章先证明softmax熵的精确公式，以及原文近似式中隐含的下界。然后在三种打分模型下，求出使熵保持不变的缩放规律λ(n)。最后，用长度64的窗口训练一个小模型，并在更长的窗口上测量对数缩放因子的效果。</p>
 
-# %% tags=["setup"]
+# %% tags=["setup", "hide-input"]
 # The build writes the cell that installs kexue_lib (only where it is missing) in place of this comment.
 
 # %% tags=["parameters"]
-scale = "quick"  # "quick": one CPU core; "full": one GPU, the same code with other numbers
+scale = "quick"  # or "full": one GPU, the same code with larger numbers
 seed = 0
 device = "auto"
-shrink = 1  # divides steps, batch and test text of experiment B: a full run in miniature, to see that it works
+shrink = 1  # divides the size of experiment B: a full run in miniature
 
 # %% tags=["hide-input"]
 import mpmath
@@ -682,12 +682,12 @@ claims.register(
         Criterion(
             "leader",
             r"one leader with noise: exponent of $\log n$ in $[0.8, 1.2]$ for $H_0 = 1, 2$",
-            lambda v: all(0.8 <= v[f"leader exponent, H0 = {h}"] <= 1.2 for h in (1, 2)),
+            lambda v: all(0.8 <= v[f"leader exponent (level {h})"] <= 1.2 for h in (1, 2)),
         ),
         Criterion(
             "noise",
             "Gaussian scores: exponent not below the leader's for the same $H_0$",
-            lambda v: all(v[f"Gaussian exponent, H0 = {h}"] >= v[f"leader exponent, H0 = {h}"] for h in (1, 2)),
+            lambda v: all(v[f"Gaussian exponent (level {h})"] >= v[f"leader exponent (level {h})"] for h in (1, 2)),
         ),
     ],
     evidence=["D7.10"],
@@ -917,7 +917,7 @@ exponent = {key: float(lab.slope(np.log(np.log(sizes)), np.log(values))) for key
 claims.measure(
     "C3",
     {
-        f"{short} exponent, H0 = {h:g}": exponent[name, h]
+        f"{short} exponent (level {h:g})": exponent[name, h]
         for name, short in (("one leader", "leader"), ("Gaussian", "Gaussian"))
         for h in (1.0, 2.0)
     },
@@ -1173,7 +1173,7 @@ claims.table()
 #
 # </details>
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 k = Symbol("k", integer=True, positive=True)
 entropy_formula = -total(p[i] * log(p[i]))
 display(
@@ -1203,10 +1203,19 @@ display(
 #
 # </details>
 
-# %% tags=["hide-input"]
-two = 1 / (2 + (N - 2) * exp(-L))  # the weight of each leader
-two_leaders = -2 * two * log(two) - (N - 2) * two * exp(-L) * log(two * exp(-L))
-D.limit("D10.3", tends(two_leaders.subs(L, 2 * log(N)), N, oo, log(2)), by="two leaders with $L = 2\\log n$")
+# %% tags=["hide-cell"]
+share, shared_entropy = Function("q", positive=True), Function("H_2", real=True)
+D.domain.update({N: Interval(3, 10**6)})
+behind = exp(-L) * share(N, L)  # the weight of each other key
+display(
+    D.define("D10.3", eq(share(N, L), 1 / (2 + (N - 2) * exp(-L))), by="the weight of each leader"),
+    D.define(
+        "D10.4",
+        eq(shared_entropy(N, L), -2 * share(N, L) * log(share(N, L)) - (N - 2) * behind * log(behind)),
+        by="the entropy: two leaders and $n - 2$ others",
+    ),
+    D.limit("D10.5", tends(shared_entropy(N, 2 * log(N)), N, oo, log(2)), by="two leaders with $L = 2\\log n$"),
+)
 
 # %% [markdown]
 # **3. A million keys.** By which factor does $\log_{512} n$ grow from $n = 512$ to $n = 2^{20}$?
@@ -1217,8 +1226,8 @@ D.limit("D10.3", tends(two_leaders.subs(L, 2 * log(N)), N, oo, log(2)), by="two 
 #
 # </details>
 
-# %% tags=["hide-input"]
-D.exact("D10.4", eq(log(2**20) / log(512), Rational(20, 9)), by="logarithms of powers of two")
+# %% tags=["hide-cell"]
+D.exact("D10.6", eq(log(2**20) / log(512), Rational(20, 9)), by="logarithms of powers of two")
 
 # %% [markdown]
 # ### Where the idea went since
