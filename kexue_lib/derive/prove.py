@@ -155,20 +155,26 @@ def _roots(expr: sp.Expr) -> sp.Expr:
 
 
 def _even_part(expr: sp.Expr) -> sp.Expr:
-    """Over an interval that is symmetric about 0 only the even part of a function counts."""
+    """Over a finite interval that is symmetric about 0 only the even part of a smooth function counts.
+
+    Elsewhere the odd part need not have an integral at all: 1/x over (-1, 1), or x over the whole line.
+    """
 
     def fold(e: sp.Integral) -> sp.Expr:
         if len(e.limits) != 1 or len(e.limits[0]) != 3 or e.limits[0][1] != -e.limits[0][2]:
             return e
-        t = e.limits[0][0]
+        t, low, high = e.limits[0]
+        everywhere = sp.Dummy(t.name, real=True)
+        if not (low.is_finite and high.is_finite and smooth(e.function.subs(t, everywhere), everywhere)):
+            return e
         body = sp.factor_terms(sp.expand((e.function + e.function.subs(t, -t)) / 2))
-        return e.func(body, e.limits[0])
+        return e.func(body, e.limits[0]) if body != 0 else body
 
     return sp.expand(expr.replace(lambda e: isinstance(e, sp.Integral), fold))
 
 
 def _cases(expr: sp.Expr) -> sp.Expr:
-    return sp.simplify(sp.piecewise_fold(expr))
+    return sp.simplify(sp.piecewise_fold(expr.rewrite(sp.Piecewise))) if expr.has(sp.Piecewise) else expr
 
 
 def _equals(expr: sp.Expr) -> sp.Expr:
