@@ -150,11 +150,23 @@ def _derivative(f: Callable[..., Any], at: Any, order: Any) -> Any:
         return mpmath.diff(f, at, order)
 
 
+def _pieces(low: Any, high: Any) -> list[Any]:
+    low, high = mpmath.mpf(low), mpmath.mpf(high)
+    if mpmath.isfinite(low) and mpmath.isfinite(high):
+        return [low + (high - low) * k / 16 for k in range(17)]
+    steps = [mpmath.mpf(v) for v in (-100, -10, -3, -1, 0, 1, 3, 10, 100)]
+    return [low, *(v for v in steps if low < v < high), high]
+
+
 def _quad(f: Callable[..., Any], *ranges: Any) -> Any:
-    value, error = mpmath.quad(f, *ranges, error=True)
-    if mpmath.isfinite(value) and error > mpmath.mpf(10) ** -8 * (1 + abs(value)):
-        raise NotEvaluable("cannot integrate this reliably")  # a peak, a pole or a slow tail: no word against the claim
-    return value
+    split = tuple(_pieces(*r) for r in ranges) if len(ranges) == 1 else ranges
+    # With high precision, in the second look before a counterexample is reported, other nodes are used from the start,
+    # so that a peak that was missed shows up.
+    for attempt in (split,) if mpmath.mp.dps > 60 else (ranges, split):
+        value, error = mpmath.quad(f, *attempt, error=True)
+        if not mpmath.isfinite(value) or error <= mpmath.mpf(10) ** -8 * (1 + abs(value)):
+            return value
+    raise NotEvaluable("cannot integrate this reliably")  # a peak, a pole or a slow tail: no word against the claim
 
 
 _NAMESPACE: dict[str, Any] = {
