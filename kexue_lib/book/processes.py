@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 
@@ -22,8 +23,12 @@ def end_children(pid: int, *, leaders_only: bool = False) -> None:
     import psutil  # type: ignore[import-untyped]
 
     own = os.getpgid(0)
+    # Python's own helper process, which a second cluster of this build needs again; it ends with us by itself.
+    tracker = getattr(resource_tracker._resource_tracker, "_pid", None)
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process(pid).children(recursive=True):
+            if child.pid == tracker:
+                continue
             with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):
                 leads = os.getpgid(child.pid) == child.pid != own
                 if leads or not leaders_only:
