@@ -195,9 +195,9 @@ class Rate:
                     show_point(point), show_number(left, 12), show_number(right, 12), show_number(left - right, 4)
                 )
                 if any(mpmath.isnan(v) for v in (left, right, g)) or g <= 0:
-                    raise Refusal("a value along the sequence is undefined", counterexample=shown)
+                    raise Refusal(f"a value along the sequence is undefined, at {show_point(point)}")
                 if error == 0:
-                    raise Refusal("the error vanishes along the sequence: use exact evidence", counterexample=shown)
+                    raise Refusal(f"the error vanishes at {show_point(point)}: use exact evidence")
                 errors.append(error)
                 gauges.append(g)
         slope, half = regression([mpmath.log(g) for g in gauges], [mpmath.log(e) for e in errors])

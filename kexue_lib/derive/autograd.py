@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -53,15 +54,20 @@ class Autograd:
             for _ in range(self.points):
                 values = {s: float(_domain_of(s, setting).draw(rng, sizes)) for s in symbols}
                 left, right = (_evaluate(s, values) for s in sides)
+                undefined = [math.isnan(left), math.isnan(right)]
+                if all(undefined):
+                    continue
                 scale = max(abs(left), abs(right), 1e-300)
                 error = abs(left - right) / scale
-                if not error <= self.tolerance and abs(left - right) > 1e-12:
+                if any(undefined) or (not error <= self.tolerance and not abs(left - right) <= 1e-12):
                     shown = {str(k): f"{v:.6g}" for k, v in values.items()}
                     raise Refusal(
                         "autograd gives another value",
                         counterexample=Counterexample(shown, f"{left:.12g}", f"{right:.12g}", f"{left - right:.4g}"),
                     )
                 used, worst = used + 1, max(worst, error if error <= self.tolerance else 0.0)
+        if not used:
+            raise Refusal("both sides are undefined at every point", advice="give a domain in which they have values")
         return Finding(
             "sampled",
             f"float64 autograd at {used} points, tolerance {self.tolerance:.0e}",
@@ -98,6 +104,13 @@ def _explicit_keeping_derivatives(expr: sp.Expr, sizes: Mapping[sp.Symbol, int])
     return hidden.xreplace(restored)
 
 
+def _of_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of torch that takes plain numbers too: the root of π is a constant."""
+    import torch
+
+    return lambda value: function(torch.as_tensor(value, dtype=torch.float64))
+
+
 def _evaluate(expr: sp.Expr, values: Mapping[sp.Symbol, float]) -> float:
     try:
         import torch
@@ -107,11 +120,11 @@ def _evaluate(expr: sp.Expr, values: Mapping[sp.Symbol, float]) -> float:
     functions: dict[str, Callable[..., Any]] = {
         "Max": lambda *a: torch.stack([torch.as_tensor(v, dtype=torch.float64) for v in a]).max(),
         "Min": lambda *a: torch.stack([torch.as_tensor(v, dtype=torch.float64) for v in a]).min(),
-        "loggamma": torch.lgamma,
-        "Abs": torch.abs,
-        "sign": torch.sign,
+        "loggamma": _of_numbers(torch.lgamma),
+        "Abs": _of_numbers(torch.abs),
+        "sign": _of_numbers(torch.sign),
     }
-    functions |= {name: getattr(torch, name) for name in _SAME_NAME}
+    functions |= {name: _of_numbers(getattr(torch, name)) for name in _SAME_NAME}
     leaves = {s: torch.tensor(v, dtype=torch.float64, requires_grad=True) for s, v in values.items()}
 
     def compute(e: sp.Expr) -> Any:

@@ -172,19 +172,20 @@ class Derivation:
             raise DerivationError(f"{id}: a chain needs at least one link")
         parts: list[Step] = []
         left = sp.sympify(start)
+        shared = [uses] if isinstance(uses, (str, Step)) else uses
         try:
             for k, (sign, expr, evidence, reason, *more) in enumerate(links, 1):
                 relation = Relation(left, sign, sp.sympify(expr))
                 part = self.step(
-                    f"{id}.{k}", relation, evidence, reason, uses=[*uses, *(more[0] if more else ())], **setting
+                    f"{id}.{k}", relation, evidence, reason, uses=[*shared, *(more[0] if more else ())], **setting
                 )
                 parts.append(part)
                 left = relation.rhs
-        except Exception:
+            relation = Relation(sp.sympify(start), _join(id, [p.statement.op for p in parts]), left)
+        except BaseException:
             for part in parts:  # a chain stands or falls as a whole
                 del self.steps[part.id]
             raise
-        relation = Relation(sp.sympify(start), _join(id, [p.statement.op for p in parts]), left)
         order = ("proved", "asymptotic", "sampled", "unchecked")
         weakest = max(parts, key=lambda p: order.index(p.status))
         rests_on = _ordered([r for p in parts for r in p.rests_on] + [p.id for p in parts if p.status != "proved"])
