@@ -210,9 +210,11 @@ def _implied(step: Step, mutant: Mutant) -> bool:
     evidence = step.evidence
     changes = {name: value for name, value in (("made", None), ("tight", None)) if hasattr(evidence, name)}
     plain = replace(evidence, **changes) if changes else evidence  # type: ignore[type-var]
+    setting = step.setting.within(_PATIENCE)
     try:
         assert plain is not None
-        plain.check(weaker, step.setting.within(_PATIENCE))
+        refute(weaker, replace(setting, step=f"{step.id} audit"), 60)  # evidence that accepts everything proves nothing
+        plain.check(weaker, setting)
     except (Refusal, DerivationError, TimeLimitReached):
         return False
     return True

@@ -18,7 +18,7 @@ from .evidence import Evidence, Finding, Setting, refute
 from .exact import Exact
 from .numeric import Numeric
 from .operations import UNCHECKED as UNCHECKED_SOURCE
-from .relations import Relation, as_relation, ge, gt, lt
+from .relations import Relation, as_relation, ge, gt, le, lt
 from .rewriting import Definition
 from .steps import Step
 from .timelimit import deep_recursion
@@ -98,10 +98,17 @@ class Derivation:
     # --- unchecked steps -------------------------------------------------------------------------------------------
     def define(self, id: str, relation: Any, by: str = "") -> Step:
         """Introduce a name: a symbol, ``f(x)`` or ``p[i]`` on the left. Steps that use it unfold it."""
+        self._new_id(id)
         relation = as_relation(relation)
-        Definition(relation)  # a definition that cannot be unfolded is refused here
-        self._assumptions_hold(id, relation)
+        new = Definition(relation)  # a definition that cannot be unfolded is refused here
+        for key, known in self._known().items():
+            if new.occurs_in(known.name):
+                raise DerivationError(f"{id}: {new.name} is defined already, in {key}")
         within = self._definitions(relation.with_sides(relation.rhs, relation.rhs))
+        for key, below in within.items():
+            if new.occurs_in(below.rhs):
+                raise DerivationError(f"{id}: {new.name} and {below.name} ({key}) are defined in a circle")
+        self._assumptions_hold(id, relation)
         return self._unchecked(id, relation, "defined", by, list(within))
 
     def define_implicitly(
@@ -132,14 +139,23 @@ class Derivation:
     def _assumptions_hold(self, id: str, relation: Relation) -> None:
         """A name declared positive must not be defined as something that is negative somewhere."""
         name, rhs = relation.sides
-        claims = [("positive", gt(rhs, 0)), ("nonnegative", ge(rhs, 0)), ("negative", lt(rhs, 0))]
+        claims = [
+            ("positive", gt(rhs, 0)),
+            ("negative", lt(rhs, 0)),
+            ("nonnegative", ge(rhs, 0)),
+            ("nonpositive", le(rhs, 0)),
+            ("real", ge(rhs**2, 0)),
+        ]
         for fact, claim in claims:
             if getattr(name, f"is_{fact}"):
-                setting = Setting(id, definitions=tuple(self._definitions(claim).values()), domain=self.domain)
+                definitions = tuple(self._definitions(claim).values())
+                setting = Setting(id, definitions=definitions, domain=self.domain, functions=self.functions)
                 try:
                     with deep_recursion():
                         refute(claim, setting)
                 except Refusal as refusal:
+                    if refusal.counterexample is None:  # undefined wherever it was tried: nothing is known
+                        break
                     raise StepRefuted(
                         id,
                         str(relation),
@@ -317,13 +333,14 @@ class Derivation:
         order = list(self.steps)
         return sorted(found.values(), key=lambda step: order.index(step.id))
 
+    def _known(self) -> dict[str, Definition]:
+        """All definitions so far; an implicit one has nothing to unfold."""
+        defined = {k: s for k, s in self.steps.items() if s.kind == "defined" and not s.finding.detail}
+        return {k: Definition(s.statement) for k, s in defined.items()}
+
     def _definitions(self, relation: Relation) -> dict[str, Definition]:
         """The definitions whose names occur in the relation, and in those definitions, and so on."""
-        known = {
-            k: Definition(s.statement)
-            for k, s in self.steps.items()
-            if s.kind == "defined" and not s.finding.detail  # an implicit definition has nothing to unfold
-        }
+        known = self._known()
         found: dict[str, Definition] = {}
         queue = list(relation.sides)
         while queue:

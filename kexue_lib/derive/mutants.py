@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -10,6 +11,7 @@ from itertools import combinations
 import sympy as sp
 from sympy.concrete.expr_with_limits import ExprWithLimits
 
+from .errors import DerivationError
 from .relations import FLIP, Relation
 from .vocabulary import MaxOver
 
@@ -199,7 +201,8 @@ def mutants(relation: Relation, most: int = 24) -> list[Mutant]:
         add("reversed", "inequality reversed", replace(relation, op=FLIP[relation.op]), None)
     for side in ("lhs", "rhs"):
         for kind, (what, new) in _changes(getattr(relation, side)):
-            add(kind, what, replace(relation, **{side: new}), side)
+            with suppress(DerivationError):  # a change that makes no sense, such as a range that leaves its domain
+                add(kind, what, replace(relation, **{side: new}), side)
     chosen: list[Mutant] = []
     depth = 0
     while len(chosen) < most and any(len(g) > depth for g in groups.values()):
