@@ -275,7 +275,7 @@ def default_domain(symbol: sp.Basic) -> Domain:
 
 def choices(size: int | Sequence[int]) -> tuple[int, ...]:
     """Read an entry of ``dims``: one size, or several that are all tried."""
-    sizes = (size,) if isinstance(size, int) else tuple(size)
+    sizes = tuple(size) if isinstance(size, Sequence) else (size,)
     if not sizes or any(not isinstance(k, int) or k < 1 for k in sizes):
         raise DerivationError(f"a dimension must be a positive integer or several of them, not {size!r}")
     return sizes
