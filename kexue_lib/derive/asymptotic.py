@@ -11,6 +11,7 @@ from typing import Any
 import mpmath
 import sympy as sp
 
+from .display import latex
 from .domains import Domain, OneOf
 from .errors import Counterexample, Refusal
 from .evaluate import NotEvaluable, Point, compile_expression, points, sampled_symbols, show_number, show_point
@@ -172,7 +173,7 @@ class Rate:
             "tolerance": self.tolerance,
         }
         return Finding(
-            "asymptotic", f"error falls like ${sp.latex(self.gauge)}$ to the power {slopes} (1 expected)", detail
+            "asymptotic", f"error falls like ${latex(self.gauge)}$ to the power {slopes} (1 expected)", detail
         )
 
     def _fit(self, target: _Target, case: dict[sp.Symbol, Any], setting: Setting) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import sympy as sp
 
 from .binding import misfit, put
+from .display import latex
 from .errors import DerivationError
 from .prove import SYMPY_FAILURES, prove_nonnegative, prove_zero, smooth, the_solution
 from .timelimit import TimeLimitReached, time_limit
@@ -86,7 +87,7 @@ class Operations:
             if not isinstance(old, (sp.Symbol, sp.Indexed)):
                 raise DerivationError(f"cannot put something for {old}: only for a symbol")
             self._stays_in_domain(f"put {new} for {old}", old, new)
-        what = "put " + ", ".join(f"${sp.latex(k)} := {sp.latex(v)}$" for k, v in pairs.items())
+        what = "put " + ", ".join(f"${latex(k)} := {latex(v)}$" for k, v in pairs.items())
         return self._made(what, *(put(s, pairs) for s in (self.lhs, self.rhs)))
 
     def differentiate(self, x: sp.Symbol, times: int = 1) -> Relation:
@@ -99,7 +100,7 @@ class Operations:
             )
         if x.is_integer:
             raise DerivationError(f"cannot differentiate by {x}: an identity between integers has no derivative")
-        return self._made(f"differentiate by ${sp.latex(x)}$", self.lhs.diff(x, times), self.rhs.diff(x, times))
+        return self._made(f"differentiate by ${latex(x)}$", self.lhs.diff(x, times), self.rhs.diff(x, times))
 
     def integrate(self, x: sp.Symbol, low: Any, high: Any) -> Relation:
         """Integrate both sides from ``low`` to ``high``."""
@@ -119,14 +120,14 @@ class Operations:
                 raise DerivationError(
                     f"cannot integrate an inequality from {low} to {high}: it is not clear that the second is larger"
                 )
-        what = f"integrate over ${sp.latex(x)}$ from ${sp.latex(low)}$ to ${sp.latex(high)}$"
+        what = f"integrate over ${latex(x)}$ from ${latex(low)}$ to ${latex(high)}$"
         return self._made(what, *(sp.integrate(s, (x, low, high)) for s in (self.lhs, self.rhs)), op=op)
 
     def sum(self, index: sp.Symbol, low: Any, high: Any) -> Relation:
         """Add up the relation over an index that is free in it."""
         self._only("sum", *_FLIP)
         op, limits = self._covers(index, low, high), (index, low, high)
-        return self._made(f"sum over ${sp.latex(index)}$", sp.Sum(self.lhs, limits), sp.Sum(self.rhs, limits), op=op)
+        return self._made(f"sum over ${latex(index)}$", sp.Sum(self.lhs, limits), sp.Sum(self.rhs, limits), op=op)
 
     def average(self, index: sp.Symbol, size: Any) -> Relation:
         """Take the mean of the relation over an index from 1 to ``size``."""
@@ -136,7 +137,7 @@ class Operations:
             raise DerivationError(f"cannot average over {size} entries: it is not known to be positive")
         op = self._covers(index, 1, size)
         sides = (sp.Sum(s, (index, 1, size)) / size for s in (self.lhs, self.rhs))
-        return self._made(f"average over ${sp.latex(index)}$", *sides, op=op)
+        return self._made(f"average over ${latex(index)}$", *sides, op=op)
 
     def multiply(self, factor: Any) -> Relation:
         """Multiply both sides; an inequality needs a factor of known sign."""
@@ -150,7 +151,7 @@ class Operations:
                 op = _FLIP[op]
             else:
                 raise DerivationError(f"cannot multiply an inequality by {factor}: its sign is not known")
-        return self._made(f"multiply by ${sp.latex(factor)}$", self.lhs * factor, self.rhs * factor, op=op)
+        return self._made(f"multiply by ${latex(factor)}$", self.lhs * factor, self.rhs * factor, op=op)
 
     def add(self, other: Any) -> Relation:
         """Add an expression to both sides, or another relation side by side."""
@@ -159,7 +160,7 @@ class Operations:
             other = other.relation
         if not isinstance(other, Operations):
             other = sp.sympify(other)
-            return self._made(f"add ${sp.latex(other)}$", self.lhs + other, self.rhs + other)
+            return self._made(f"add ${latex(other)}$", self.lhs + other, self.rhs + other)
         signs = {self.op, other.op} - {"="}
         if len({s[0] for s in signs}) > 1 or "~" in signs:
             raise DerivationError(f"cannot add {other} to {self}: they point different ways")
@@ -219,7 +220,7 @@ class Operations:
         """Solve an equation that has one solution in the domain of ``unknown``: declare its sign to choose a root."""
         self._only("solve", "=")
         solution = the_solution(self.lhs - self.rhs, unknown)
-        return self._made(f"solve for ${sp.latex(unknown)}$", unknown, solution)
+        return self._made(f"solve for ${latex(unknown)}$", unknown, solution)
 
     def limit(self, x: sp.Symbol, to: Any, side: str = "+-") -> Relation:
         """Let ``x`` go to a point; strict inequalities become weak ones."""
@@ -241,7 +242,7 @@ class Operations:
         for found in sides:
             if found.has(sp.Limit, sp.AccumBounds, sp.nan, sp.zoo):
                 raise DerivationError(f"SymPy finds no limit of {self} as {x} goes to {to} (it says {found})")
-        return self._made(rf"let ${sp.latex(x)} \to {sp.latex(to)}$", *sides, op=_WEAK.get(self.op, self.op))
+        return self._made(rf"let ${latex(x)} \to {latex(to)}$", *sides, op=_WEAK.get(self.op, self.op))
 
     def swap_sides(self) -> Relation:
         """Read the relation from right to left."""
