@@ -179,7 +179,10 @@ class GatedAttentionUnit(nn.Module):
         bias: whether the dense maps and Q, K have offsets; ``False`` (default) drops β too, as the author's code does.
         activation: ``"silu"`` (default), ``"relu"``, ``"gelu"`` or ``"identity"``.
         dropout: of the attention weights while training.
-        init_gain: weights start as N(0, init_gain²/fan_in), γ at 1, β and biases at 0.
+        init_gain: weights start as N(0, init_gain²/fan_in), γ at 1, biases at 0.
+        offset_std: the offsets β of Q and K start as N(0, offset_std²), default 0; needs ``bias``. With RoPE the
+            product of the offsets is a function of the distance alone: a head that starts with them looks at certain
+            distances, and learns local patterns much sooner.
         generator: for the initial weights; default: PyTorch's global generator.
 
     Raises:
@@ -214,6 +217,7 @@ class GatedAttentionUnit(nn.Module):
         activation: str = "silu",
         dropout: float = 0.0,
         init_gain: float = 1.0,
+        offset_std: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
         """Makes the layer; the arguments stand in the docstring of the class."""
@@ -232,12 +236,15 @@ class GatedAttentionUnit(nn.Module):
             raise ValueError(f"dropout={dropout!r} must lie in [0, 1)")
         if not rope_base > 0:
             raise ValueError(f"rope_base={rope_base!r} must be > 0")
+        if offset_std < 0 or (offset_std > 0 and not bias):
+            raise ValueError(f"offset_std={offset_std!r} must be >= 0, and 0 without bias: there is no offset to draw")
         _check_scale(scale)
         _attention._check_scale("logn", train_len, min_len)
         self.dim, self.inner_dim, self.key_dim = dim, inner, key_dim
         self.scale, self.train_len, self.min_len = scale, train_len, min_len
         self.causal, self.rope, self.rope_base = causal, rope, rope_base
-        self.activation, self.dropout, self.init_gain = activation, dropout, init_gain
+        self.activation, self.dropout = activation, dropout
+        self.init_gain, self.offset_std = init_gain, offset_std
         self.in_proj = _Linear(dim, 2 * inner + key_dim, bias=bias)
         self.out_proj = _Linear(inner, dim, bias=bias)
         self.gamma = nn.Parameter(torch.ones(2, key_dim))
@@ -246,14 +253,14 @@ class GatedAttentionUnit(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draws new weights N(0, init_gain²/fan_in) from the generator and sets γ = 1, β = biases = 0."""
+        """Draws weights N(0, init_gain²/fan_in) and offsets β N(0, offset_std²); sets γ = 1, biases = 0."""
         for layer in (self.in_proj, self.out_proj):
             layer.weight.normal_(0, self.init_gain / math.sqrt(layer.in_features), generator=generator)
             if layer.bias is not None:
                 layer.bias.zero_()
         self.gamma.fill_(1)
         if self.beta is not None:
-            self.beta.zero_()
+            self.beta.normal_(0, self.offset_std, generator=generator)
 
     def extra_repr(self) -> str:
         """The arguments that the submodules do not show."""

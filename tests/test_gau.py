@@ -223,6 +223,9 @@ def test_weights_come_from_the_generator():
     assert gau.out_proj.weight.std().item() == pytest.approx(0.5 / math.sqrt(128), rel=0.05)
     assert all(not x.any() for x in (gau.in_proj.bias, gau.out_proj.bias, gau.beta))
     assert (gau.gamma == 1).all()
+    generator = torch.Generator().manual_seed(0)
+    offset = G.GatedAttentionUnit(8, key_dim=512, bias=True, offset_std=2.0, generator=generator).beta
+    assert offset.std().item() == pytest.approx(2.0, rel=0.1)
 
 
 def test_dropout_only_while_training():
@@ -256,6 +259,8 @@ def test_state_survives_and_inputs_stay():
         (lambda: G.GatedAttentionUnit(8, scale=True), "scale=True"),
         (lambda: G.GatedAttentionUnit(8, train_len=1), "train_len=1"),
         (lambda: G.GatedAttentionUnit(8, rope_base=-1.0), "rope_base"),
+        (lambda: G.GatedAttentionUnit(8, offset_std=1.0), r"offset_std=1\.0"),
+        (lambda: G.GatedAttentionUnit(8, bias=True, offset_std=-1.0), r"offset_std=-1\.0"),
         (lambda: unit()(randn_(2, 5, 7)), r"x \(2, 5, 7\).*6"),
         (lambda: unit()(randn_(5, 6)), r"x \(5, 6\)"),
         (lambda: unit()(randn_(2, 5, 6), mask_(2, 4)), r"mask \(2, 4\).*\(2, 5\)"),
