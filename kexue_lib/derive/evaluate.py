@@ -162,7 +162,7 @@ def _quad(f: Callable[..., Any], *ranges: Any) -> Any:
     split = tuple(_pieces(*r) for r in ranges) if len(ranges) == 1 else ranges
     # With high precision, in the second look before a counterexample is reported, other nodes are used from the start,
     # so that a peak that was missed shows up.
-    for attempt in (split,) if mpmath.mp.dps > 60 else (ranges, split):
+    for attempt in (split,) if mpmath.mp.dps > 45 else (ranges, split):
         value, error = mpmath.quad(f, *attempt, error=True)
         if not mpmath.isfinite(value) or error <= mpmath.mpf(10) ** -8 * (1 + abs(value)):
             return value

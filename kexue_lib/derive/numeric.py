@@ -19,7 +19,7 @@ from .timelimit import TimeLimitReached, time_limit
 
 @dataclass(frozen=True)
 class Numeric:
-    """Compare both sides at sampled points, with 30 digits (90 before a point counts as a counterexample).
+    """Compare both sides at sampled points, with 30 digits (60 before a point counts as a counterexample).
 
     Args:
         points: how many points; the first third of them are corners of the domain.
@@ -57,6 +57,8 @@ class Numeric:
         detail: dict[str, Any] = {"points": outcome.used}
         if outcome.skipped:
             detail["undefined on both sides"] = outcome.skipped
+        if outcome.unclear:
+            detail["not computed reliably"] = outcome.unclear
         if relation.op == "=":
             detail["tolerance"] = f"{self.tolerance:.0e}"
             worst = "0" if outcome.worst < mpmath.mpf(10) ** -28 else show_number(outcome.worst, 1)

@@ -157,7 +157,8 @@ def _roots(expr: sp.Expr) -> sp.Expr:
 def _even_part(expr: sp.Expr) -> sp.Expr:
     """Over a finite interval that is symmetric about 0 only the even part of a smooth function counts.
 
-    Elsewhere the odd part need not have an integral at all: 1/x over (-1, 1), or x over the whole line.
+    Elsewhere the odd part need not have an integral at all: 1/x over (-1, 1), or x over the whole line. Then t and -t
+    count as the same.
     """
 
     def fold(e: sp.Integral) -> sp.Expr:
@@ -166,7 +167,8 @@ def _even_part(expr: sp.Expr) -> sp.Expr:
         t, low, high = e.limits[0]
         everywhere = sp.Dummy(t.name, real=True)
         if not (low.is_finite and high.is_finite and smooth(e.function.subs(t, everywhere), everywhere)):
-            return e
+            # the other direction is the same integral in any case: one of the two stands for both
+            return e.func(min(e.function, e.function.subs(t, -t), key=sp.default_sort_key), e.limits[0])
         body = sp.factor_terms(sp.expand((e.function + e.function.subs(t, -t)) / 2))
         return e.func(body, e.limits[0]) if body != 0 else body
 
@@ -209,7 +211,7 @@ def evaluate(expr: sp.Expr) -> sp.Expr:
 CASCADE: tuple[tuple[str, Rewrite], ...] = (
     ("identical", lambda e: e),
     ("maxima as moduli", lambda e: sp.expand(e.rewrite(sp.Abs)) if e.has(sp.Max, sp.Min) else e),
-    ("even part of an integral", lambda e: _even_part(e) if e.has(sp.Integral) else e),
+    ("symmetry of an integral", lambda e: _even_part(e) if e.has(sp.Integral) else e),
     ("evaluate", evaluate),
     ("expand", sp.expand),
     ("linearity of sums", split_sums),

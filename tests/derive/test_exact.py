@@ -53,6 +53,9 @@ TRUE = {
     "derivative": eq(Derivative(log(1 + exp(x)), x), 1 / (1 + exp(-x))),
     "integral": eq(Integral(exp(-c * x), (x, 0, oo)), 1 / c),
     "odd integral": eq(Integral(x * exp(-(x**2)) * cos(x), (x, -1, 1)), 0),
+    "reflected integral": eq(
+        Integral(exp(c * x) * (1 - x**2) ** p, (x, -1, 1)), Integral(exp(-c * x) * (1 - x**2) ** p, (x, -1, 1))
+    ),
     "gamma": eq(sp.gamma(p + 1), p * sp.gamma(p)),
     "bessel": eq(sp.besseli(c - 1, p) - sp.besseli(c + 1, p), 2 * c / p * sp.besseli(c, p)),
     "softmax adds up": eq(total(exp(s[i]) / total(exp(s[j]), j)), 1),
