@@ -16,6 +16,7 @@ class TimeLimitReached(Exception):
 
 
 _DEPTH = 20_000
+_PATIENCE = 1.0  # seconds until a thread that did not stop is told again
 
 
 @contextmanager
@@ -42,6 +43,13 @@ class _Limit:
         self.stop = type("Stop", (BaseException,), {})
         self.end, self.thread = time.monotonic() + seconds, threading.get_ident()
         self.done = self.fired = False
+
+    def again(self, now: float) -> None:
+        """Its time was up; look again later.
+
+        An exception that arrives inside a finalizer or a callback of the garbage collector is ignored there and lost.
+        """
+        self.fired, self.end = True, now + _PATIENCE
 
 
 class _Watchdog:
@@ -94,10 +102,10 @@ class _Watchdog:
             with self.lock:
                 now = time.monotonic()
                 for limit in self.limits:
-                    if not limit.fired and limit.end <= now:
-                        limit.fired = True
+                    if limit.end <= now:
+                        limit.again(now)
                         self._post(limit.thread, limit.stop)
-                ends = [limit.end - now for limit in self.limits if not limit.fired]
+                ends = [limit.end - now for limit in self.limits]
             self.wake.acquire(timeout=min(max(min(ends), 0), 3600) if ends else -1)
 
 

@@ -114,6 +114,21 @@ def test_many_short_limits_leave_nothing_behind() -> None:
         pass
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_exception_that_a_finalizer_swallows_comes_again() -> None:
+    class Slow:
+        def __del__(self) -> None:
+            briefly(0.3)
+
+    start = time.monotonic()
+    with pytest.raises(TimeLimitReached), time_limit(0.1):
+        slow = Slow()
+        del slow  # Python ignores what is raised in here
+        while True:
+            pass
+    assert time.monotonic() - start < 5
+
+
 def slow_relation() -> object:
     # true, of a kind that SymPy works on for minutes: 12 symbols, nested roots of a big polynomial
     xs = sp.symbols("x1:13", positive=True)
