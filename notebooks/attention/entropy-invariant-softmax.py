@@ -319,8 +319,9 @@ display(
 )
 
 # %% [markdown]
-# Now let the lead grow exactly like $\log n$, $L = \kappa\log n$. Then there is a phase transition at $\kappa = 1$. Below it
-# the leader drowns; above it the others vanish. Only at $\kappa = 1$ do they share, and even there the entropy grows.
+# Now let the lead grow exactly like $\log n$, $L = \kappa\log n$. Three values of $\kappa$ show a phase transition. At
+# $\kappa = \frac12$ the leader drowns; at $\kappa = 2$ the others vanish. At $\kappa = 1$ they share, and even there the entropy
+# grows.
 
 # %% tags=["hide-input"]
 display(
@@ -333,7 +334,7 @@ display(
 )
 
 # %% [markdown]
-# So no pure $\log n$ law keeps the entropy at a level between. Which law does? By [D3.6](#D3.6) the entropy falls from
+# So none of these pure $\log n$ laws keeps the entropy at a level between. Which law does? By [D3.6](#D3.6) the entropy falls from
 # $\log n$ to $0$ as the lead grows, so every level $H_0 < \log n$ is met by one lead. Call it $\Lambda(n, H_0)$.
 
 # %% tags=["hide-input"]
@@ -427,7 +428,7 @@ display(
 )
 
 # %% [markdown]
-# With a fixed scale the entropy grows like $\log n$ and follows the parabola of [D3.7](#D3.7) exactly. To stop it, the drop
+# With a fixed scale the entropy grows like $\log n$, and its drop is that of the parabola [D3.7](#D3.7). To stop it, the drop
 # has to grow as fast as $\log n$. That needs $\lambda\sigma$ of the order $\sqrt{\log n}$. Write
 # $\lambda\sigma = c\sqrt{2\log n}$.
 
@@ -489,9 +490,18 @@ display(
 
 # %% [markdown]
 # So for independent Gaussian scores $\lambda \propto \sqrt{\log n}$ is **the** entropy-invariant law: it holds the entropy at
-# any level one likes. The law $\lambda \propto \log n$ overshoots. The step of the post that fails here is the one that
-# kept the gap fixed: the largest of $n$ Gaussian scores grows like $\sigma\sqrt{2\log n}$.
-#
+# any level one likes. The law $\lambda \propto \log n$ overshoots. The step of the post that fails here is the one that kept
+# the gap $\Delta$ fixed. The largest of $n$ Gaussian scores moves away from the mean:
+
+# %% tags=["hide-input"]
+largest_of = Function(r"s_{\max}", positive=True)
+D.cite(
+    "D7.14",
+    tends(largest_of(n) / sqrt(2 * log(n)), n, oo, sigma),
+    by="the largest of $n$ independent draws from $N(0, \\sigma^2)$ (in probability; extreme value theory)",
+)
+
+# %% [markdown]
 # ## 6 Keys on a sphere: where $1/\sqrt d$ comes from
 #
 # The earlier post 8823 uses a geometric model. Queries and keys have norm $\sqrt d$, and the keys are uniform on that
