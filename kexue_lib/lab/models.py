@@ -34,6 +34,7 @@ class GAUEncoder(nn.Module):
         dim, depth, expansion, key_dim: width, number of layers, e/d and s of each
             :class:`kexue_lib.gau.GatedAttentionUnit`.
         scale, train_len: the scale λ of attention: a kind of :func:`kexue_lib.attention.attention_scale` or a number.
+        bias, offset_std, init_gain, rope_base: of each unit, with its defaults.
         generator: for the initial weights.
 
     >>> model = GAUEncoder(10, dim=16, key_dim=8, generator=torch.Generator().manual_seed(0))
@@ -54,6 +55,10 @@ class GAUEncoder(nn.Module):
         key_dim: int = 32,
         scale: Scale = "sqrt_d",
         train_len: float = 64,
+        bias: bool = False,
+        offset_std: float = 0.0,
+        init_gain: float = 1.0,
+        rope_base: float = 10000.0,
         generator: torch.Generator | None = None,
     ) -> None:
         """Make the layers; the arguments stand in the docstring of the class."""
@@ -62,7 +67,16 @@ class GAUEncoder(nn.Module):
         self.embedding = _embedding(vocabulary, dim, generator)
         self.layers = nn.ModuleList(
             GatedAttentionUnit(
-                dim, expansion=expansion, key_dim=key_dim, scale=scale, train_len=train_len, generator=generator
+                dim,
+                expansion=expansion,
+                key_dim=key_dim,
+                scale=scale,
+                train_len=train_len,
+                bias=bias,
+                offset_std=offset_std,
+                init_gain=init_gain,
+                rope_base=rope_base,
+                generator=generator,
             )
             for _ in range(_at_least_one("depth", depth))
         )
