@@ -50,7 +50,7 @@ scale = "quick"  # or "full": one GPU, the same code with larger numbers
 seed = 0
 device = "auto"
 rope_base = 10  # of the small networks of experiment B; 10000 is usual
-shrink = 1  # divides the size of experiment B: a run in miniature
+shrink = 1  # divides the size of the experiments: a run in miniature
 
 # %% tags=["hide-input"]
 import mpmath
@@ -653,8 +653,8 @@ display(
 # %% [markdown]
 # ## 8 What will be tested, and by which rule
 #
-# The two posts and the author's code make eight claims that can be tested, C7 in three parts. Each gets its rule here, before anything is measured. A claim *holds*
-# when every condition of its rule is met, *partly* when some are, and *fails* when none is. A claim that this run cannot
+# The two posts and the author's code make eight claims that can be tested, C7 in three parts. Each gets its rule here,
+# before anything is measured. A claim *holds* when every condition of its rule is met, *partly* when some are, and *fails* when none is. A claim that this run cannot
 # test stays *open*.
 
 # %% tags=["experiment", "hide-input"]
@@ -931,7 +931,7 @@ def gaussian_scores(count):
 
 def rows(count):
     """How many queries are averaged: fewer for more keys."""
-    return int(np.clip(run.pick(quick=2**20, full=2**25) // count, 64, run.pick(quick=400, full=4000)))
+    return int(np.clip(run.pick(quick=2**20, full=2**25) // shrink // count, 64, run.pick(quick=400, full=4000)))
 
 
 def needed_scale(draw, level):
@@ -1123,8 +1123,8 @@ lab.figure(
 )
 
 # %% [markdown]
-# The heads of this network look at fixed near distances: a few keys keep their lead over many others. That is the model of
-# one leader, and its law is the logarithm. On windows shorter than those of the training the factor is below one, flattens
+# The random offsets let the heads of this network look at fixed near distances. A few keys then keep their lead over many
+# others, which is close to the model of one leader, whose law is the logarithm. On windows shorter than those of the training the factor is below one, flattens
 # the weights, and does harm.
 #
 # A full run also trains six-layer networks with the usual base, with the factor $\log_{512} n$ in the training and without
