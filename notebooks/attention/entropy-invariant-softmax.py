@@ -654,8 +654,8 @@ display(
 # ## 8 What will be tested, and by which rule
 #
 # The two posts and the author's code make eight claims that can be tested, C7 in three parts. Each gets its rule here,
-# before anything is measured. A claim *holds* when every condition of its rule is met, *partly* when some are, and *fails* when none is. A claim that this run cannot
-# test stays *open*.
+# before anything is measured. A claim *holds* when every condition of its rule is met, *partly* when some are, and *fails*
+# when none is. A claim that this run cannot test stays *open*.
 
 # %% tags=["experiment", "hide-input"]
 import torch
