@@ -244,3 +244,13 @@ def test_a_rate_for_a_function_that_is_defined_by_an_equation() -> None:
         d.define_implicitly("D3", eq(root(p) * exp(root(p)), 2 * p), root(p), values)
     with pytest.raises(DerivationError, match="applied to its arguments"):
         d.define_implicitly("D4", eq(p, p), root, values)
+
+
+@pytest.mark.skipif(not sp.__version__.startswith("1.14."), reason="what this release of SymPy computes")
+def test_a_limit_that_sympy_gets_wrong_is_refused() -> None:
+    n, delta = sp.symbols("n delta", positive=True)
+    # the weight of a leader with L = (1 + δ) log n tends to 1, since (n - 1) n^(-1-δ) vanishes
+    weight = sp.powsimp(1 / (1 + (n - 1) * sp.exp(-(1 + delta) * sp.log(n))))
+    assert sp.limit(weight, n, sp.oo) == 0
+    with pytest.raises(StepRefuted, match="settle somewhere else"):
+        Derivation("limits").limit("D1", tends(weight, n, sp.oo, 0))
