@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import data, figures, models, numbers, statistics, style, text, training
+    from . import data, figures, language, models, numbers, statistics, style, text, training
     from .announcing import announce
     from .claims import Claim, Claims, ClaimsTable, Criterion, settled
     from .errors import ClaimError, DataError, MissingPackageError
@@ -24,7 +24,19 @@ if TYPE_CHECKING:
     from .run import Run
     from .statistics import mean_sd, slope, solve_monotone
 
-_SUBMODULES = ("data", "figures", "models", "numbers", "statistics", "style", "text", "training")
+_SUBMODULES = (
+    "data",
+    "figures",
+    "language",
+    "models",
+    "numbers",
+    "segmentation",
+    "stacks",
+    "statistics",
+    "style",
+    "text",
+    "training",
+)
 _HOME = {
     "announce": "announcing",
     "Claim": "claims",
@@ -58,6 +70,7 @@ __all__ = [
     "data",
     "figure",
     "figures",
+    "language",
     "mean_sd",
     "models",
     "numbers",

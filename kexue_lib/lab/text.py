@@ -1,4 +1,4 @@
-"""Characters as numbers, and masked texts made of them."""
+"""Characters as numbers, and batches made of them: masked ones, and ones to be continued."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["MaskedBatch", "MaskedText", "Vocabulary", "masked_batches", "masked_text", "split", "unigram_entropy"]
+__all__ = [
+    "CausalBatch",
+    "MaskedBatch",
+    "MaskedText",
+    "Vocabulary",
+    "causal_batches",
+    "masked_batches",
+    "masked_text",
+    "split",
+    "unigram_entropy",
+]
 
 
 class Vocabulary:
@@ -124,12 +134,18 @@ def masked_batches(
     >>> first.inputs.shape, first.places.shape, bool((first.inputs.gather(1, first.places) == -1).all())
     (torch.Size([2, 8]), torch.Size([2, 1]), True)
     """
-    if tokens.dim() != 1 or n < 1 or len(tokens) < n:
-        raise ValueError(f"n={n!r} is not allowed; allowed: 1 … the length of the text, {len(tokens)}")
+    windows = _windows(tokens, batch, n, n)
+    return _masked_batches(windows, batch, _count(rate, n), mask, generator)
+
+
+def _windows(tokens: Tensor, batch: int, n: int, width: int) -> Tensor:
+    """All windows of the width, ``(number of windows, width)``, without copying."""
+    if tokens.dim() != 1 or n < 1 or len(tokens) < width:
+        longest = len(tokens) - (width - n)
+        raise ValueError(f"n={n!r} is not allowed; allowed: 1 … {longest}, for a text of {len(tokens)} characters")
     if batch < 1:
         raise ValueError(f"batch={batch!r} is not allowed; allowed: an integer >= 1")
-    count = _count(rate, n)
-    return _masked_batches(tokens.unfold(0, n, 1), batch, count, mask, generator)
+    return tokens.unfold(0, width, 1)
 
 
 def _masked_batches(
@@ -141,6 +157,44 @@ def _masked_batches(
         inputs = windows[starts]
         targets = inputs.gather(1, places)
         yield MaskedBatch(inputs.scatter(1, places, mask), places, targets)
+
+
+@dataclass(frozen=True)
+class CausalBatch:
+    """Windows of a text and the character that follows each place.
+
+    Attributes:
+        inputs: ``(batch, n)`` ids.
+        targets: ``(batch, n)`` ids: ``targets[:, t]`` follows ``inputs[:, t]``.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+    def to(self, device: torch.device | str) -> CausalBatch:
+        """The same batch on a device."""
+        return CausalBatch(*(x.to(device, non_blocking=True) for x in (self.inputs, self.targets)))
+
+
+def causal_batches(tokens: Tensor, *, batch: int, n: int, generator: torch.Generator) -> Iterator[CausalBatch]:
+    """Random windows of a text, each with its next characters, without end.
+
+    Args:
+        tokens: the text, ``(length,)``, at least n + 1 long.
+        batch, n: number and length of the windows.
+        generator: where the windows come from.
+
+    >>> first = next(causal_batches(torch.arange(100), batch=2, n=8, generator=torch.Generator().manual_seed(0)))
+    >>> first.inputs.shape, bool((first.targets == first.inputs + 1).all())
+    (torch.Size([2, 8]), True)
+    """
+    return _causal_batches(_windows(tokens, batch, n, n + 1), batch, generator)
+
+
+def _causal_batches(windows: Tensor, batch: int, generator: torch.Generator) -> Iterator[CausalBatch]:
+    while True:
+        drawn = windows[torch.randint(len(windows), (batch,), generator=generator)]
+        yield CausalBatch(drawn[:, :-1], drawn[:, 1:])
 
 
 def _count(rate: float, n: int) -> int:

@@ -1,4 +1,4 @@
-"""Train a masked language model on short windows, and evaluate it on windows of any length."""
+"""Train small models, and evaluate a masked language model on windows of any length."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from .progressbar import progress
-from .text import MaskedBatch, MaskedText
+from .text import CausalBatch, MaskedBatch, MaskedText
 
-__all__ = ["Evaluation", "evaluate", "masked_loss", "train"]
+__all__ = ["Evaluation", "causal_loss", "evaluate", "masked_loss", "train"]
+
+Schedule = Literal["linear", "cosine", "constant"]
 
 
 def masked_loss(model: nn.Module, batch: MaskedBatch) -> torch.Tensor:
@@ -27,9 +29,21 @@ def masked_loss(model: nn.Module, batch: MaskedBatch) -> torch.Tensor:
     return F.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten())
 
 
+def causal_loss(model: nn.Module, batch: CausalBatch) -> torch.Tensor:
+    """Mean cross-entropy of the next character at every place, in nats.
+
+    A model that has a loss of its own, such as the commitment loss of quantized keys, keeps it as ``extra_loss``: a
+    number made by its last forward pass, which is added.
+    """
+    logits = model.logits(model(batch.inputs))  # type: ignore[operator]
+    loss = F.cross_entropy(logits.flatten(0, -2).float(), batch.targets.flatten())
+    extra = getattr(model, "extra_loss", None)
+    return loss if extra is None else loss + extra
+
+
 def train(
     model: nn.Module,
-    batches: Iterator[MaskedBatch],
+    batches: Iterator[Any],
     *,
     steps: int,
     lr: float,
@@ -37,20 +51,31 @@ def train(
     clip: float | None = None,
     autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     desc: str = "training",
+    loss: Callable[[nn.Module, Any], torch.Tensor] = masked_loss,
+    optimizer: Callable[[nn.Module, float], torch.optim.Optimizer] | None = None,
+    schedule: Schedule | Callable[[int], float] = "linear",
 ) -> np.ndarray:
-    r"""Train with Adam; the learning rate rises linearly over ``warmup`` steps and falls linearly to 0.
+    r"""Train a model; the learning rate rises linearly over ``warmup`` steps, then follows a schedule.
 
-    .. math:: \eta_t = \eta\,\min\Bigl(\frac{t+1}{w},\; \frac{T-t}{T-w}\Bigr), \qquad t = 0,\dots,T-1
+    .. math::
+        \text{linear: } \eta_t = \eta\,\min\Bigl(\frac{t+1}{w},\; \frac{T-t}{T-w}\Bigr), \qquad
+        \text{cosine: } \eta_t = \eta\,\min\Bigl(\frac{t+1}{w},\;
+        0.05 + 0.95\cdot\tfrac12\bigl(1 + \cos\tfrac{\pi(t-w)}{T-w}\bigr)\Bigr), \qquad t = 0,\dots,T-1
 
     Args:
-        model: an encoder of :mod:`kexue_lib.lab.models`, on its device; it is left in training mode.
-        batches: from :func:`kexue_lib.lab.text.masked_batches`; moved to the model's device.
+        model: on its device; it is left in training mode.
+        batches: from :func:`kexue_lib.lab.text.masked_batches` or :func:`~kexue_lib.lab.text.causal_batches`, or any
+            iterator of objects that have ``to(device)``; moved to the model's device.
         steps: T.
         lr: η.
         warmup: w.
         clip: largest norm of the gradient, or None.
         autocast: makes the context of the forward pass, such as ``run.autocast`` (bfloat16 in a full run on a GPU).
         desc: text before the progress bar.
+        loss: of the model and a batch: a number to make small.
+        optimizer: makes the optimizer from the model and η; by default Adam over all parameters.
+        schedule: "linear" (falls to 0), "cosine" (falls to a twentieth), "constant", or the factor of η as a function
+            of t (which has to hold its own warm-up).
 
     Returns:
         the loss of every step, ``(steps,)`` float64, in nats.
@@ -64,31 +89,45 @@ def train(
         raise ValueError(f"lr={lr!r} is not allowed; allowed: a number > 0")
     if not 0 <= warmup < steps:
         raise ValueError(f"warmup={warmup!r} is not allowed; allowed: 0 … steps - 1 = {steps - 1}")
+    if callable(schedule) and warmup:
+        raise ValueError(f"warmup={warmup!r} is not allowed beside a schedule of your own; put the warm-up into it")
+    share = schedule if callable(schedule) else _share(schedule, steps, warmup)
     device = next(model.parameters()).device
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: _share(t, steps, warmup))
+    stepper = optimizer(model, lr) if optimizer else torch.optim.Adam(model.parameters(), lr=lr)
+    rates = torch.optim.lr_scheduler.LambdaLR(stepper, share)
     losses = torch.empty(steps, dtype=torch.float64, device=device)  # read at the end: no waiting for the GPU
     model.train()
     for step in progress(range(steps), desc=desc):
         batch = next(batches).to(device)
         with autocast():
-            loss = masked_loss(model, batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+            value = loss(model, batch)
+        stepper.zero_grad(set_to_none=True)
+        value.backward()
         if clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
-        schedule.step()
-        losses[step] = loss.detach()
+        stepper.step()
+        rates.step()
+        losses[step] = value.detach()
     values = losses.cpu().numpy()
     if not np.isfinite(values).all():
         raise FloatingPointError(f"the loss is not finite from step {int(np.argmin(np.isfinite(values)))} on")
     return values
 
 
-def _share(t: int, steps: int, warmup: int) -> float:
-    falling = (steps - t) / (steps - warmup)
-    return min((t + 1) / warmup, falling) if warmup else falling
+def _share(schedule: str, steps: int, warmup: int) -> Callable[[int], float]:
+    falls: dict[str, Callable[[float], float]] = {
+        "linear": lambda left: left,
+        "cosine": lambda left: 0.05 + 0.95 * (1 - math.cos(math.pi * left)) / 2,
+        "constant": lambda left: 1.0,
+    }
+    if schedule not in falls:
+        raise ValueError(f"schedule={schedule!r} is not allowed; allowed: {', '.join(falls)}, or a function of t")
+
+    def share(t: int) -> float:
+        after = falls[schedule]((steps - t) / (steps - warmup) if t >= warmup else 1.0)
+        return min((t + 1) / warmup, after) if warmup else after
+
+    return share
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kexue_lib.lab.text import MaskedBatch, Vocabulary, masked_batches, masked_text, split, unigram_entropy
+from kexue_lib.lab.text import (
+    MaskedBatch,
+    Vocabulary,
+    causal_batches,
+    masked_batches,
+    masked_text,
+    split,
+    unigram_entropy,
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -104,7 +112,7 @@ def test_batches_do_not_change_the_text() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n": 101}, "n=101 is not allowed; allowed: 1 … the length of the text, 100"),
+        ({"n": 101}, "n=101 is not allowed; allowed: 1 … 100, for a text of 100 characters"),
         ({"n": 0}, "n=0 is not allowed"),
         ({"batch": 0}, "batch=0 is not allowed"),
         ({"rate": 0.0}, "rate=0.0 is not allowed"),
@@ -133,3 +141,30 @@ def test_windows_have_to_fit() -> None:
             text.windows(n)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"shape \(0,\)"):
         masked_text(torch.arange(0), mask=0, generator=generator())
+
+
+# Texts to be continued --------------------------------------------------------------------------------
+
+
+def test_a_causal_batch_holds_windows_and_the_characters_that_follow() -> None:
+    tokens = torch.arange(200)
+    draws = causal_batches(tokens, batch=5, n=7, generator=torch.Generator().manual_seed(3))
+    first, second = next(draws), next(draws)
+    for batch in (first, second):
+        assert batch.inputs.shape == batch.targets.shape == (5, 7)
+        assert torch.equal(batch.targets, batch.inputs + 1)  # the text counts, so the next character is one more
+        assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
+    assert not torch.equal(first.inputs, second.inputs)
+
+
+def test_causal_windows_reach_both_ends_of_the_text() -> None:
+    draws = causal_batches(torch.arange(6), batch=200, n=4, generator=torch.Generator().manual_seed(0))
+    batch = next(draws)
+    assert set(batch.inputs[:, 0].tolist()) == {0, 1}
+    assert int(batch.targets.max()) == 5
+
+
+@pytest.mark.parametrize(("n", "batch", "message"), [(10, 1, "n=10 is not allowed; allowed: 1 … 9"), (3, 0, "batch=0")])
+def test_wrong_causal_batches_are_refused_when_they_are_asked_for(n: int, batch: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        causal_batches(torch.arange(10), batch=batch, n=n, generator=torch.Generator())

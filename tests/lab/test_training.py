@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from itertools import repeat
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -323,3 +323,45 @@ def test_evaluation_restores_the_mode_after_an_error() -> None:
     with pytest.raises(ValueError, match="scale='log'"):
         lab.training.evaluate(model, held_out(run), 64, scale="log")
     assert model.training
+
+
+# Schedules, losses, optimizers ------------------------------------------------------------------------
+
+
+def _rates(**options: Any) -> list[float]:
+    """The learning rates of ten steps: SGD on a loss of slope 1 moves the parameter by the rate."""
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.zeros_(model.weight)
+    where: list[float] = []
+
+    def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        where.append(model.weight.item())
+        return model.weight.sum()
+
+    def sgd(model: nn.Module, lr: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=lr)
+
+    options = {"steps": 10, "lr": 0.5, **options}
+    lab.training.train(model, repeat(torch.zeros(1)), loss=loss, optimizer=sgd, **options)
+    where.append(model.weight.item())
+    return [(a - b) / options["lr"] for a, b in pairwise(where)]
+
+
+def test_schedules_are_the_documented_ones() -> None:
+    assert _rates(schedule="constant") == pytest.approx([1.0] * 10)
+    assert _rates(schedule="linear") == pytest.approx([(10 - t) / 10 for t in range(10)])
+    cosine = [0.05 + 0.95 * (1 + math.cos(math.pi * (t - 4) / 6)) / 2 for t in range(4, 10)]
+    assert _rates(schedule="cosine", warmup=4) == pytest.approx([0.25, 0.5, 0.75, 1.0, *cosine])
+    assert _rates(schedule=lambda t: 1 / (t + 1)) == pytest.approx([1 / (t + 1) for t in range(10)])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": "square"}, "schedule='square' is not allowed; allowed: linear, cosine, constant, or a function"),
+        ({"schedule": lambda t: 1.0, "warmup": 2}, "warmup=2 is not allowed beside a schedule of your own"),
+    ],
+)
+def test_wrong_schedules(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _rates(**options)
