@@ -26,8 +26,9 @@ $(STAMP): requirements.txt pyproject.toml
 book: $(STAMP) ## execute what is stale and build the book into _build/html
 	$(BIN)/kexue build
 
+# As many processes as cores; tests that share something made with effort stay together (tests/conftest.py).
 test: $(STAMP) ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 lint: $(STAMP) ## check style, format and types
 	$(BIN)/ruff check .

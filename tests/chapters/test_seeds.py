@@ -9,7 +9,8 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,11 @@ from kexue_lib.book.records import Records, gather
 
 PROJECT = Project(Path(__file__).resolve().parents[2])
 SEEDS = (1, 2)
-RUNS = [(chapter, seed) for chapter in PROJECT.chapters for seed in SEEDS]
+
+
+def grouped(chapter: Chapter, *more: int) -> object:
+    """A chapter's tests stay in one process, because they share its runs."""
+    return pytest.param(chapter, *more, marks=pytest.mark.xdist_group(f"seeds-{chapter.slug}"))
 
 
 def verdicts(records: Records) -> dict[str, str]:
@@ -41,21 +46,23 @@ def run(chapter: Chapter, seed: int, folder: Path) -> tuple[Records | None, str]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], tuple[Records | None, str]]:
-    """All runs, as many at a time as there are cores (each uses one)."""
+def result(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Chapter, int], tuple[Records | None, str]]:
+    """The run of a chapter with a seed; made once."""
     folder = tmp_path_factory.mktemp("seeds")
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        done = pool.map(lambda what: run(*what, folder), RUNS)
-        return {(chapter.name, seed): result for (chapter, seed), result in zip(RUNS, done, strict=True)}
+    return cache(lambda chapter, seed: run(chapter, seed, folder))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("chapter", "seed"), RUNS, ids=lambda value: getattr(value, "slug", value))
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("chapter", "seed"),
+    [grouped(chapter, seed) for chapter in PROJECT.chapters for seed in SEEDS],
+    ids=lambda value: getattr(value, "slug", value),
+)
 def test_the_verdicts_and_the_proofs_are_those_of_the_committed_run(
-    chapter: Chapter, seed: int, results: dict[tuple[str, int], tuple[Records | None, str]]
+    chapter: Chapter, seed: int, result: Callable[[Chapter, int], tuple[Records | None, str]]
 ) -> None:
-    records, said = results[chapter.name, seed]
+    records, said = result(chapter, seed)
     assert records is not None, said
     committed = gather(read_executed(chapter))
     assert committed.run["parameters"]["seed"] == 0
@@ -68,13 +75,18 @@ def test_the_verdicts_and_the_proofs_are_those_of_the_committed_run(
 
 
 @pytest.mark.slow
-def test_the_seed_reaches_the_experiment(results: dict[tuple[str, int], tuple[Records | None, str]]) -> None:
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    "chapter", [grouped(chapter) for chapter in PROJECT.chapters], ids=lambda chapter: chapter.slug
+)
+def test_the_seed_reaches_the_experiment(
+    chapter: Chapter, result: Callable[[Chapter, int], tuple[Records | None, str]]
+) -> None:
     """Otherwise equal verdicts would mean nothing: some measured value differs between the seeds."""
-    for chapter in PROJECT.chapters:
-        measured = []
-        for seed in SEEDS:
-            records, said = results[chapter.name, seed]
-            assert records is not None, said
-            measured.append({claim["id"]: claim.get("measured") for claim in records.claims})
-        if any(any(values.values()) for values in measured):
-            assert measured[0] != measured[1], f"{chapter.name}: seeds {SEEDS} measure the same to the last digit"
+    measured = []
+    for seed in SEEDS:
+        records, said = result(chapter, seed)
+        assert records is not None, said
+        measured.append({claim["id"]: claim.get("measured") for claim in records.claims})
+    if any(any(values.values()) for values in measured):
+        assert measured[0] != measured[1], f"{chapter.name}: seeds {SEEDS} measure the same to the last digit"
