@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from benchmarks import attention, registry
+from benchmarks import attention, command, measuring, records, registry
 from benchmarks.registry import Case, Contestant, Operation, RedTestsError
 
 
@@ -25,7 +25,7 @@ def operation(peer=torch.sin, **options):
 
 def measured(op, **options):
     settings = {"device": torch.device("cpu"), "dtype": torch.float32, "backward": True, "rounds": 9, "turn_ms": 0.05}
-    return registry.measure(op, op.cases[0], **{**settings, **options})
+    return measuring.measure(op, op.cases[0], **{**settings, **options})
 
 
 def test_green():
@@ -41,7 +41,7 @@ def test_a_record_says_what_was_measured():
     assert record["verdict"] == "met"
     assert all(0 < row["q1"] <= row["ms"] <= row["q3"] for row in record["contestants"])
     assert json.loads(json.dumps(record)) == record
-    text = registry.table([record])
+    text = records.table([record])
     assert "not installed" in text
     assert "bar 1000 × theirs: met" in text
     assert measured(operation(bar=1e-9))["verdict"] == "missed"
@@ -55,9 +55,9 @@ def test_contestants_have_to_agree():
 
 
 def test_red_tests_forbid_numbers():
-    registry.verify(operation())
+    command.verify(operation())
     with pytest.raises(RedTestsError, match="red"):
-        registry.verify(operation(tests=("tests/test_benchmarks.py::test_that_is_not_there",)))
+        command.verify(operation(tests=("tests/test_benchmarks.py::test_that_is_not_there",)))
 
 
 def test_registry_refuses_what_cannot_be_judged():
@@ -74,7 +74,7 @@ def test_paired_ratio_covers_the_true_ratio():
     draw, hits = random.Random(0), 0
     for _ in range(400):
         ours = [1.1 * draw.lognormvariate(0, 0.3) for _ in range(21)]
-        ratio = registry.paired_ratio(ours, [draw.lognormvariate(0, 0.3) for _ in range(21)])
+        ratio = measuring.paired_ratio(ours, [draw.lognormvariate(0, 0.3) for _ in range(21)])
         assert ratio["low"] <= ratio["median"] <= ratio["high"]
         hits += ratio["low"] <= 1.1 <= ratio["high"]
     assert 370 <= hits <= 397
@@ -91,13 +91,13 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)  # the setting would outlive this test
     path = tmp_path / "out.json"
     assert registry.main(["--rounds", "7", "--turn-ms", "0.05", "--device", "cpu", "--json", str(path)]) == 0
-    written = json.loads(path.read_text())
+    written = json.loads(path.read_text())["operations"]["sine"]
     assert written["machine"]["torch"] == torch.__version__
     assert [r["mode"] for r in written["records"]] == ["forward", "forward+backward"]
     red = operation(tests=("tests/test_benchmarks.py::test_that_is_not_there",))
     monkeypatch.setattr(registry, "OPERATIONS", {"sine": red})
     capsys.readouterr()
-    assert registry.main(["--device", "cpu"]) == 1
+    assert registry.main(["--device", "cpu", "--json", str(path)]) == 1
     assert " ms " not in capsys.readouterr().out
 
 
@@ -105,7 +105,7 @@ def test_command_line(tmp_path, capsys, monkeypatch):
 def test_every_contestant_of_the_chapter_runs(name):
     op = registry.OPERATIONS[name]
     case = next(c for c in op.cases if "cpu" in c.devices)
-    record = registry.measure(
+    record = measuring.measure(
         op, case, device=torch.device("cpu"), dtype=torch.float32, backward=True, rounds=1, turn_ms=0.1
     )
     assert record["contestants"][0]["name"] == "kexue_lib"
