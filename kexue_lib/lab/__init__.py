@@ -14,7 +14,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import data, figures, language, models, numbers, statistics, style, text, training
+    from . import (
+        data,
+        embeddings,
+        figures,
+        language,
+        models,
+        multidigits,
+        numbers,
+        segmentation,
+        stacks,
+        statistics,
+        style,
+        text,
+        training,
+    )
     from .announcing import announce
     from .claims import Claim, Claims, ClaimsTable, Criterion, settled
     from .errors import ClaimError, DataError, MissingPackageError
@@ -26,9 +40,11 @@ if TYPE_CHECKING:
 
 _SUBMODULES = (
     "data",
+    "embeddings",
     "figures",
     "language",
     "models",
+    "multidigits",
     "numbers",
     "segmentation",
     "stacks",
@@ -68,16 +84,20 @@ __all__ = [
     "announce",
     "approx",
     "data",
+    "embeddings",
     "figure",
     "figures",
     "language",
     "mean_sd",
     "models",
+    "multidigits",
     "numbers",
     "progress",
+    "segmentation",
     "settled",
     "slope",
     "solve_monotone",
+    "stacks",
     "statistics",
     "style",
     "text",
