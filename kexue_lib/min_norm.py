@@ -445,8 +445,7 @@ def min_norm_point(vectors: Tensor, *, max_iter: int | None = None, tol: float =
 
     Returns:
         :class:`MinNormPoint`: ``point (..., d)``, ``weights (..., n)``, ``gap (...)``, in the dtype of ``vectors``,
-        without gradients. ``gap`` is :math:`\|u\|^2-\min_i\langle g_i,u\rangle`, computed in float64; it is not negative,
-        up to rounding.
+        without gradients. ``gap`` is :math:`\|u\|^2-\min_i\langle g_i,u\rangle\ge0`, computed in float64 (and rounded).
 
     Raises:
         ValueError: a wrong shape, or (on the CPU) a vector that is not finite.
@@ -605,14 +604,12 @@ def simplex_descent(
 ) -> SimplexPath:
     r"""Gradient descent of :math:`\tfrac12\alpha^\top K\alpha` with :math:`\alpha=\mathrm{softmax}(\beta)`.
 
-    =============  ==============================================================  ======================================
-    geometry       step                                                            a weight that should vanish
-    =============  ==============================================================  ======================================
-    ``"softmax"``  :math:`\beta_i\leftarrow\beta_i-\eta\,\alpha_i((K\alpha)_i-A)`  does so like 1/t: the factor α_i brakes it
-    ``"mirror"``   :math:`\beta_i\leftarrow\beta_i-\eta\,(K\alpha)_i`              does so exponentially
-    =============  ==============================================================  ======================================
+    * ``"softmax"``: :math:`\beta_i\leftarrow\beta_i-\eta\,\alpha_i\bigl((K\alpha)_i-A\bigr)`, plain gradient descent.
+      A weight that should vanish does so like 1/t: its own factor :math:`\alpha_i` brakes it.
+    * ``"mirror"``: :math:`\beta_i\leftarrow\beta_i-\eta\,(K\alpha)_i`, exponentiated gradient. Such a weight vanishes
+      exponentially.
 
-    with :math:`A=\alpha^\top K\alpha`. The first is plain gradient descent in β (step D8).
+    Here :math:`A=\alpha^\top K\alpha` (step D8).
 
     Args:
         gram: ``(..., n, n)``.
