@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .blocks import BlockAttention, CacheGrad, Options, aggregate
+from .blocks import BlockAttention, CacheGrad, Options, aggregate, refuse_second_derivative
 from .checks import check_attention
 from .codebook import gather_codes
 
@@ -102,7 +101,7 @@ def vq_attention(
     Hazards:
         * Scores and sums are computed in float32 at least, whatever the dtype of q, k_hat and v.
         * Quantize keys before any rotation: rotary positions make the score depend on j besides the code (step D9).
-        * Second derivatives are not available.
+        * Second derivatives are not available, and asking for them is an error.
 
     Example:
         >>> from kexue_lib.vq import vq_assign
@@ -311,7 +310,7 @@ class _AttendAllExact(torch.autograd.Function):
     """Every query sees every key, and every key gets its own gradient (D7 with the sum over all queries)."""
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any,
         q: Tensor,
         k_hat: Tensor,
@@ -329,8 +328,8 @@ class _AttendAllExact(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
         q, k_hat, v, keys, codes, counts, means, out = ctx.saved_tensors
         (b, h, n, d_k), c, d_v = q.shape, keys.shape[2], v.shape[3]
         scaled = q.to(ctx.dtype) * ctx.scale

@@ -6,8 +6,8 @@ Everything has *rows* (batch times heads) and *blocks*: q ``(rows, nb, l, dk)``.
 * all earlier blocks through the cache: c scores q·C_s + ln N_s with the values V̄_s (steps D3 and D5).
 
 Both parts stand side by side in one buffer of scores, so that one softmax serves them. Chunks of a few blocks are
-worked on at a time; the cache is carried from chunk to chunk. The backward pass goes through the chunks from the last to the
-first, makes the weights again, and carries the sums over later queries that step D7 asks for.
+worked on at a time; the cache is carried from chunk to chunk. The backward pass goes through the chunks from the last
+to the first, makes the weights again, and carries the sums over later queries that step D7 asks for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 CacheGrad = Literal[False, True, "exact"]
 
@@ -47,6 +46,12 @@ def aggregate(codes: Tensor, v: Tensor, c: int, dtype: torch.dtype) -> tuple[Ten
     sums = torch.zeros(rows * c, d_v, dtype=dtype, device=v.device)
     sums.index_add_(0, place, v.reshape(-1, d_v).to(dtype))
     return counts.view(rows, c), sums.view(rows, c, d_v)
+
+
+def refuse_second_derivative() -> None:
+    """A backward pass with gradients enabled asks for second derivatives, which would silently be zero."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError("vq_attention has no second derivatives (create_graph=True); use vq_attention_plain")
 
 
 def _distances(length: int, local: int, device: torch.device) -> Tensor:
@@ -108,7 +113,8 @@ class _Rows:
         m = stop - start
         keys = self.beside("keys", self.k, start, stop, self.codebook.unsqueeze(1))
         values = self.beside("values", self.v, start, stop)
-        torch.div(sums, counts.clamp(min=1).unsqueeze(-1), out=values[:, :, self.local :])
+        values[:, :, self.local :] = sums
+        values[:, :, self.local :] /= counts.clamp(min=1).unsqueeze(-1)
         scores = self.buffer("scores", m, self.length, self.width)
         scores[..., : self.local] = self.mask.unsqueeze(1)
         scores[..., self.local :] = counts.log().unsqueeze(2)  # a code that was not seen gets −∞
@@ -191,8 +197,8 @@ class BlockAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        refuse_second_derivative()
         q, k, v, codebook, bias, codes, out, saved_counts, saved_sums = ctx.saved_tensors
         o, (g, m) = ctx.options, ctx.chunk
         rows, nb, length, d_k = q.shape
