@@ -147,8 +147,12 @@ def _face_weights(gram: Tensor, face: Tensor) -> Tensor:
 
 def _faces(n: int, device: torch.device) -> Tensor:
     """(2^n - 1, n) boolean: all non-empty sets of vectors."""
-    codes = torch.arange(1, 2**n, device=device)[:, None]
-    return (codes >> torch.arange(n, device=device)) % 2 == 1
+    return _members(torch.arange(1, 2**n, device=device), n)
+
+
+def _members(code: Tensor, n: int) -> Tensor:
+    """The set that a number's binary digits mean, (..., n) boolean."""
+    return (code[..., None] >> torch.arange(n, device=code.device)) % 2 == 1
 
 
 def _best_face(gram: Tensor) -> Tensor:
@@ -163,7 +167,7 @@ def _best_face(gram: Tensor) -> Tensor:
     violation = ((square - products) / lengths).amax(-1)
     # Singular faces give NaN and are passed over: some regular face holds the solution (Carathéodory).
     best = torch.nan_to_num(violation, nan=torch.inf).argmin(-1)
-    return faces[best]
+    return _members(best + 1, gram.shape[-1])
 
 
 def _active_face(gram: Tensor, tol: float) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,7 @@ class SharedGradients(NamedTuple):
         """The gradients of the trunk as one matrix ``(n, p)``."""
         if self.parameters is None:
             raise ValueError("the gradients of the trunk were not computed: give parameters= to shared_gradients")
-        return torch.cat([g.flatten(1) for g in self.parameters], dim=1)
+        return torch.cat([g.reshape(len(g), -1) for g in self.parameters], dim=1)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -153,14 +153,15 @@ def gramian(grads: Grads, *, dtype: torch.dtype | None = None) -> Tensor:
     if isinstance(grads, Tensor):
         _check_matrix("grads", grads)
         made = _accumulator([grads.dtype], dtype)
-        if grads.dtype == made or grads.shape[1] <= _COLUMNS:
-            wide = grads.to(made)
-            return _symmetric(wide @ wide.T)
-        total = torch.zeros(grads.shape[0], grads.shape[0], dtype=made, device=grads.device)
-        for block in grads.split(_COLUMNS, dim=1):
-            wide = block.to(made)
-            total = total + wide @ wide.T
-        return _symmetric(total)
+        with torch.autocast(grads.device.type, enabled=False):  # it would round the products to half precision
+            if grads.dtype == made or grads.shape[1] <= _COLUMNS:
+                wide = grads.to(made)
+                return _symmetric(wide @ wide.T)
+            total = torch.zeros(grads.shape[0], grads.shape[0], dtype=made, device=grads.device)
+            for block in grads.split(_COLUMNS, dim=1):
+                wide = block.to(made)
+                total = total + wide @ wide.T
+            return _symmetric(total)
     columns = _columns(grads)
     some = [next((g for g in column if g is not None), None) for column in columns]
     made = _accumulator([g.dtype for g in some if g is not None], dtype)
@@ -168,7 +169,7 @@ def gramian(grads: Grads, *, dtype: torch.dtype | None = None) -> Tensor:
     for column, like in zip(columns, some, strict=True):
         if like is None:
             continue
-        flat = torch.stack([torch.zeros_like(like) if g is None else g for g in column]).flatten(1)
+        flat = torch.stack([torch.zeros_like(like) if g is None else g for g in column]).reshape(len(column), -1)
         part = gramian(flat, dtype=made)
         sums = part if sums is None else sums + part
     assert sums is not None  # _columns has refused that
@@ -204,7 +205,8 @@ def gramian_plain(grads: Grads) -> Tensor:
 
 def _combined(grads: Grads, coefficients: Tensor) -> Any:
     if isinstance(grads, Tensor):
-        return coefficients.to(grads.dtype) @ grads
+        with torch.autocast(grads.device.type, enabled=False):
+            return coefficients.to(grads.dtype) @ grads
     result: list[Tensor | None] = []
     for column in _columns(grads):
         like = next((g for g in column if g is not None), None)
