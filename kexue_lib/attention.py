@@ -261,18 +261,18 @@ def _row_factors(
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, dropout_p: float, scale: float
 ) -> Tensor:
-    """Fused attention with a constant scale; causal is lower-right aligned, rows without a visible key give 0."""
+    """Attention with a constant scale; causal is lower-right aligned, rows without a visible key give 0."""
     n, m = q.shape[2], k.shape[2]
     if mask is not None:
         mask = mask[(None,) * (4 - mask.dim())]
         if is_causal:
             mask = mask & _causal_mask(n, m, q.device)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, scale=scale)
+        return _softmax_attention(q, k, v, mask, False, dropout_p, scale)
     if not is_causal or n == m:
         # PyTorch aligns is_causal at the upper left; for n == m that is the same.
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=is_causal, scale=scale)
+        return _softmax_attention(q, k, v, None, is_causal, dropout_p, scale)
     if n == 1:  # decoding: the last query sees everything
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=scale)
+        return _softmax_attention(q, k, v, None, False, dropout_p, scale)
     if torch.compiler.is_compiling():  # CausalBias cannot be made inside a traced graph
         bias = _causal_mask(n, m, q.device)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout_p, scale=scale)
@@ -285,17 +285,79 @@ def _attend(
     for start in range(0, n, _ROWS):
         stop = min(start + _ROWS, n)
         seen = stop + m - n
+        visible = _causal_mask(stop - start, seen, q.device)[None, None]
         blocks.append(
-            F.scaled_dot_product_attention(
-                q[:, :, start:stop],
-                k[:, :, :seen],
-                v[:, :, :seen],
-                attn_mask=_causal_mask(stop - start, seen, q.device),
-                dropout_p=dropout_p,
-                scale=scale,
-            )
+            _softmax_attention(q[:, :, start:stop], k[:, :, :seen], v[:, :, :seen], visible, False, dropout_p, scale)
         )
     return torch.cat(blocks, dim=2)
+
+
+def _softmax_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, dropout_p: float, scale: float
+) -> Tensor:
+    """PyTorch's attention: by its kernel where one is fused, otherwise by its parts. Causal needs n = m."""
+    if not _in_parts(q, k, v, dropout_p):
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale
+        )
+    (b, h, n, _), (m, dv) = q.shape, v.shape[2:]
+    if mask is not None:
+        mask = mask[0] if mask.shape[:2] == (1, 1) else mask.expand(b, h, -1, -1).flatten(0, 1)
+    q, k, v = (x.reshape(b * h, *x.shape[2:]) for x in (q, k, v))
+    return _by_parts(q, k, v, mask, is_causal, dropout_p, scale).view(b, h, n, dv)
+
+
+def _in_parts(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> bool:
+    """Whether no kernel is fused: the CPU's takes values as wide as keys, and no dropout.
+
+    PyTorch's fallback keeps the n×m weights and searches them for rows that see no key; :func:`_by_parts` keeps them as
+    well, and asks the mask.
+    """
+    return (
+        (q.shape[-1] != v.shape[-1] or dropout_p > 0)
+        and q.device.type == "cpu"
+        and q.dtype in (torch.float32, torch.float64)
+        and q.dtype == k.dtype == v.dtype
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _by_parts(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, dropout_p: float, scale: float
+) -> Tensor:
+    """Attention of ``(b, n, d)``, ``(b, m, d)``, ``(b, m, dv)`` as product, softmax, product; causal needs n = m."""
+    sees = None
+    if mask is not None:
+        sees = mask.any(-1, keepdim=True)
+        # Rows that see no key get equal weights here and a zero below: no 0/0 on the way, forwards or backwards.
+        bias = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(sees & ~mask, -math.inf)
+    elif is_causal:
+        bias = torch.full((q.shape[1], k.shape[1]), -math.inf, dtype=q.dtype, device=q.device).triu_(1)
+    else:
+        bias = q.new_empty(())  # beta = 0: not read
+    visible_all = mask is None and not is_causal
+    weights = torch.baddbmm(bias, q, k.transpose(1, 2), beta=0 if visible_all else 1, alpha=scale).softmax(-1)
+    if dropout_p > 0:
+        weights = F.dropout(weights, dropout_p)
+    out = torch.bmm(weights, v)
+    return out if sees is None else out.masked_fill(~sees, 0)
+
+
+def _scaled(
+    q: Tensor, m: int, mask: Tensor | None, is_causal: bool, kind: str, train_len: float, min_len: int
+) -> tuple[Tensor, float]:
+    """Queries and a constant scale whose product has the factor of each row; (..., n, d) in, (..., n, d) out."""
+    n, d = q.shape[-2:]
+    rsqrt_d = 1.0 / math.sqrt(d)
+    if kind == "sqrt_d":
+        return q, rsqrt_d
+    if mask is None and not is_causal and not torch.compiler.is_compiling():
+        return q, _length_factor(m, kind, train_len, min_len, torch.float64) * rsqrt_d
+    # A factor per row; inside torch.compile always a tensor, so that a symbolic length stays symbolic.
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    rows = _row_factors(mask, is_causal, n, m, q.device, dtype, kind, train_len, min_len)
+    return (q * rows).to(q.dtype), rsqrt_d
 
 
 def entropy_invariant_attention(
@@ -319,8 +381,9 @@ def entropy_invariant_attention(
               \lambda_i = \frac{\log\max(|J(i)|, \mathrm{min\_len})}{\log \mathrm{train\_len}}\,\frac1{\sqrt d}
 
     for ``kind="logn"``; :func:`attention_scale` lists the other kinds. The work is done by
-    ``torch.nn.functional.scaled_dot_product_attention`` and its fused kernels. If all queries see the same number of
-    keys, the factor becomes the kernel's own ``scale`` and costs nothing; otherwise it multiplies the rows of q, once.
+    ``torch.nn.functional.scaled_dot_product_attention`` and its fused kernels (on a CPU, which has none for dv ≠ d and
+    for dropout, there by two products and a softmax). If all queries see the same number of keys, the factor becomes
+    the kernel's own ``scale`` and costs nothing; otherwise it multiplies the rows of q, once.
 
     Args:
         q: ``(b, h, n, d)``.
@@ -345,8 +408,8 @@ def entropy_invariant_attention(
         * A query without any visible key gives a zero row and zero gradients.
         * Row factors are computed in float32 at least; q times its factor is rounded once to the dtype of q.
         * No n×m tensor is made here for ``mask=None`` (for ``is_causal`` with n ≠ m: not on a CPU and not on CUDA, but
-          inside ``torch.compile`` a boolean one). PyTorch's fallback kernel makes one itself where no fused kernel
-          fits, e.g. on a CPU if dv ≠ d.
+          inside ``torch.compile`` a boolean one). Where no fused kernel fits, the n×m weights are kept, e.g. on a CPU
+          if dv ≠ d.
 
     Example:
         >>> rng = torch.Generator().manual_seed(0)
@@ -365,17 +428,8 @@ def entropy_invariant_attention(
     """
     _check_scale(kind, train_len, min_len)
     _check_qkv(q, k, v, mask, is_causal, dropout_p)
-    n, m, d = q.shape[2], k.shape[2], q.shape[3]
-    rsqrt_d = 1.0 / math.sqrt(d)
-    if kind == "sqrt_d":
-        return _attend(q, k, v, mask, is_causal, dropout_p, rsqrt_d)
-    if mask is None and not is_causal and not torch.compiler.is_compiling():
-        factor = _length_factor(m, kind, train_len, min_len, torch.float64)
-        return _attend(q, k, v, None, False, dropout_p, factor * rsqrt_d)
-    # A factor per row; inside torch.compile always a tensor, so that a symbolic length stays symbolic.
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    rows = _row_factors(mask, is_causal, n, m, q.device, dtype, kind, train_len, min_len)
-    return _attend((q * rows).to(q.dtype), k, v, mask, is_causal, dropout_p, rsqrt_d)
+    q, scale = _scaled(q, k.shape[2], mask, is_causal, kind, train_len, min_len)
+    return _attend(q, k, v, mask, is_causal, dropout_p, scale)
 
 
 def entropy_invariant_attention_plain(

@@ -88,6 +88,13 @@ def gau_attention(
     Source: https://kexue.fm/archives/8934, step D1 of the chapter *flash-gated-attention-unit*.
     """
     _check_scale(scale)
+    if mask is None and dropout_p == 0 and _fit(q, k, v, is_causal) and _attention._in_parts(q, k, v, 0.0):
+        # The common case without fused kernel, without an axis of heads: short texts feel each view.
+        lam = scale
+        if isinstance(scale, str):
+            _attention._check_scale(scale, train_len, min_len)
+            q, lam = _attention._scaled(q, k.shape[1], None, is_causal, scale, train_len, min_len)
+        return _attention._by_parts(q, k, v, None, is_causal, 0.0, float(lam))
     q, k, v, mask = _single_head(q, k, v, mask)
     if isinstance(scale, str):
         out = _attention.entropy_invariant_attention(
@@ -105,6 +112,16 @@ def gau_attention(
         _attention._check_qkv(q, k, v, mask, is_causal, dropout_p)
         out = _attention._attend(q, k, v, mask, is_causal, dropout_p, float(scale))
     return out.squeeze(1)
+
+
+def _fit(q: Tensor, k: Tensor, v: Tensor, is_causal: bool) -> bool:
+    """Whether the shapes are as they have to be, with as many queries as keys if causal."""
+    return (
+        all(isinstance(x, Tensor) and x.dim() == 3 for x in (q, k, v))
+        and q.shape[::2] == k.shape[::2]
+        and k.shape[:2] == v.shape[:2]
+        and (not is_causal or q.shape[1] == k.shape[1])
+    )
 
 
 def _single_head(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

@@ -123,12 +123,13 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = Tru
         raise ValueError(
             f"the tables rotate {r} coordinates, but x {tuple(x.shape)} has {d}; make them with dim <= {d}"
         )
-    dtype = torch.promote_types(torch.promote_types(x.dtype, cos.dtype), torch.float32)
-    cos, sin = cos.to(dtype), sin.to(dtype)
-    head = (x if r == d else x[..., :r]).to(dtype)
+    head = x if r == d else x[..., :r]
+    if not x.dtype == cos.dtype == sin.dtype or x.dtype.itemsize < 4:
+        dtype = torch.promote_types(torch.promote_types(x.dtype, cos.dtype), torch.float32)
+        head, cos, sin = head.to(dtype), cos.to(dtype), sin.to(dtype)
     if not interleaved:
         a, b = head.chunk(2, dim=-1)
-        turned = torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+        turned = torch.cat((torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(a * sin, b, cos)), dim=-1)
     else:
         pairs = head.unflatten(-1, (-1, 2))
         if torch.compiler.is_compiling():
@@ -136,7 +137,8 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = Tru
             turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
         else:
             turned = torch.view_as_real(_as_complex(pairs) * torch.complex(cos, sin)).flatten(-2)
-    turned = turned.to(x.dtype)
+    if turned.dtype != x.dtype:
+        turned = turned.to(x.dtype)
     return turned if r == d else torch.cat((turned, x[..., r:]), dim=-1)
 
 

@@ -122,6 +122,39 @@ def test_attention_equals_its_plain_form(shape, mask, is_causal, dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", HALF_AND_UP[:2], ids=str)
+@pytest.mark.parametrize("is_causal", [False, True], ids=["all", "causal"])
+@pytest.mark.parametrize("mask", MASKS)
+def test_values_of_another_width_equal_the_plain_form(mask, is_causal, dtype):  # no fused kernel on a CPU
+    for n, m in SHAPES.values():
+        options = {"mask": MASKS[mask](2, 3, n, m), "is_causal": is_causal, "train_len": 5}
+        inputs = qkv(2, 3, n, m, dv=5, dtype=dtype)
+        assert A._in_parts(*inputs, 0.0) == (DEVICE.type == "cpu")
+        assert_same_function(
+            lambda *x, o=options: A.entropy_invariant_attention(*x, **o),
+            lambda *x, o=options: A.entropy_invariant_attention_plain(*x, **o),
+            inputs,
+            dtype,
+        )
+
+
+def test_parts_and_kernels_compute_the_same(monkeypatch):
+    inputs = qkv(n=33, dv=5, dtype=torch.float32)
+    mask = mask_(33, 33, seed=5)
+    mask[4] = False
+    for options in ({}, {"is_causal": True}, {"mask": mask}, {"mask": mask, "is_causal": True}, {"dropout_p": 0.2}):
+        results = []
+        for parts in (True, False):
+            with monkeypatch.context() as patch:
+                if not parts:
+                    patch.setattr(A, "_in_parts", lambda *x: False)
+                torch.manual_seed(0)  # of dropout
+                out = A.entropy_invariant_attention(*inputs, train_len=8, **options)
+                results.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
+        for name, x, y in zip(("output", "dq", "dk", "dv"), *results, strict=True):
+            assert_close(f"{name} of {list(options)}", x, y.double(), GRADIENT[torch.float32])
+
+
 @pytest.mark.parametrize("kind", A.SCALE_KINDS)
 @pytest.mark.parametrize("min_len", [1, 4])
 @pytest.mark.parametrize("is_causal", [False, True])
@@ -190,22 +223,24 @@ def test_padding_equals_the_text_without_it():
 
 @pytest.mark.parametrize("dtype", HALF_AND_UP, ids=str)
 def test_a_query_without_keys_gives_zero_and_zero_gradients(dtype):
-    q, k, v = qkv(dtype=dtype)
     mask = torch.ones(7, 7, dtype=torch.bool, device=DEVICE)
     mask[2] = False
-    out = A.entropy_invariant_attention(q, k, v, mask=mask)
-    assert not out[:, :, 2].any()
-    dq, dk, dv = torch.autograd.grad(out.sum(), (q, k, v))
-    assert not dq[:, :, 2].any()
-    assert all(g.isfinite().all() for g in (dq, dk, dv))
+    for width in (8, 5):
+        q, k, v = qkv(dv=width, dtype=dtype)
+        out = A.entropy_invariant_attention(q, k, v, mask=mask)
+        assert not out[:, :, 2].any()
+        assert out[:, :, 1].any()
+        dq, dk, dv = torch.autograd.grad(out.sum(), (q, k, v))
+        assert not dq[:, :, 2].any()
+        assert all(g.isfinite().all() for g in (dq, dk, dv))
 
 
 def test_attention_gradcheck():
     inputs = qkv(b=1, h=2, n=3, m=4, d=3, dv=2)
     for options in ({}, {"is_causal": True}, {"mask": MASKS["full"](1, 2, 3, 4)}):
-        assert torch.autograd.gradcheck(
-            lambda *x, o=options: A.entropy_invariant_attention(*x, train_len=3, **o), inputs
-        )
+        call = lambda *x, o=options: A.entropy_invariant_attention(*x, train_len=3, **o)  # noqa: E731
+        assert torch.autograd.gradcheck(call, inputs)
+        assert torch.autograd.gradgradcheck(call, inputs)
 
 
 @settings(deadline=None, max_examples=25)

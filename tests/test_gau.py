@@ -46,6 +46,27 @@ def test_gau_attention_equals_its_plain_form(mask, is_causal, scale, dtype):
         assert_close(f"gradient of {name}", got, want, GRADIENT[dtype])
 
 
+@pytest.mark.parametrize("dtype", HALF_AND_UP, ids=str)
+@pytest.mark.parametrize("scale", ["sqrt_d", "logn", "sqrt_logn", 0.7], ids=str)
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_as_many_queries_as_keys(is_causal, scale, dtype):  # the short way; an explicit mask goes the long one
+    inputs = [
+        randn_(*shape, seed=i, dtype=dtype, grad=True) for i, shape in enumerate(2 * ((3, 7, 8),) + ((3, 7, 12),))
+    ]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    options = {"scale": scale, "train_len": 5, "min_len": 2}
+    ref = G.gau_attention_plain(*exact, is_causal=is_causal, **options)
+    weight = randn_(*ref.shape, seed=9)
+    wanted = torch.autograd.grad((ref * weight).sum(), exact)
+    mask = torch.ones(7, 7, dtype=torch.bool, device=inputs[0].device)
+    for more in ({"is_causal": is_causal}, {"mask": mask.tril() if is_causal else mask}):
+        out = G.gau_attention(*inputs, **options, **more)
+        assert_close("output", out, ref, OUTPUT[dtype])
+        grads = torch.autograd.grad((out.double() * weight).sum(), inputs)
+        for name, got, want in zip("qkv", grads, wanted, strict=True):
+            assert_close(f"gradient of {name}", got, want, GRADIENT[dtype])
+
+
 @pytest.mark.parametrize("dtype", HALF_AND_UP[:2], ids=str)
 @pytest.mark.parametrize(
     ("causal", "rope", "bias", "scale", "activation"),
