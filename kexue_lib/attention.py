@@ -300,7 +300,7 @@ def _softmax_attention(
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale
         )
-    (b, h, n, _), (m, dv) = q.shape, v.shape[2:]
+    b, h, n, dv = *q.shape[:3], v.shape[3]
     if mask is not None:
         mask = mask[0] if mask.shape[:2] == (1, 1) else mask.expand(b, h, -1, -1).flatten(0, 1)
     q, k, v = (x.reshape(b * h, *x.shape[2:]) for x in (q, k, v))
