@@ -541,7 +541,11 @@ def _log_partition(
     if method == "scaled" or (method == "auto" and _may_look(h)):
         every = _interval(h, A, mask, start, end)
         if every:
-            out: Tensor = _LogPartition.apply(h, A, start, end, mask, every)
+            out: Tensor
+            if torch.is_grad_enabled():
+                out = _LogPartition.apply(h, A, start, end, mask, every)
+            else:
+                out = _posterior(h, A, mask, start, end, every, both=False)[0].to(h.dtype)
             if bool(out.isfinite().all()):
                 return out
         if method == "scaled":
