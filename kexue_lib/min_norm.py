@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,7 +100,6 @@ def _check_gram(gram: Tensor) -> None:
         raise TypeError(f"gram has dtype {gram.dtype}; a floating-point tensor is needed")
     if gram.dim() < 2 or gram.shape[-1] != gram.shape[-2] or gram.shape[-1] == 0:
         raise ValueError(f"gram has shape {tuple(gram.shape)}, not (..., n, n) with n >= 1: is it grads @ grads.T?")
-    _check_finite("gram", gram)
 
 
 def _check_finite(name: str, x: Tensor) -> None:
@@ -250,20 +250,75 @@ def _wolfe(
     return members, weights
 
 
-def _wolfe_face(gram: Tensor, max_iter: int | None, tol: float) -> Tensor:
-    """The face of one Gram matrix, (n,) boolean."""
-    k = gram.detach().cpu().numpy()
-    n = len(k)
-    members, _ = _wolfe(
+def _wolfe_gram(k: Array, max_iter: int | None, tol: float) -> tuple[list[int], Array]:
+    """Wolfe's algorithm for one Gram matrix."""
+    return _wolfe(
         np.sqrt(k.diagonal().clip(min=0)),
-        lambda chosen, weights: k[:, chosen] @ weights,
+        lambda chosen, weights: weights @ k[chosen],
         lambda i, chosen: k[i, chosen],
-        max_iter or 20 * n + 100,
+        max_iter or 20 * len(k) + 100,
         tol,
     )
-    face = torch.zeros(n, dtype=torch.bool)
+
+
+def _wolfe_face(gram: Tensor, max_iter: int | None, tol: float) -> Tensor:
+    """The face of one Gram matrix, (n,) boolean."""
+    members, _ = _wolfe_gram(gram.detach().cpu().numpy(), max_iter, tol)
+    face = torch.zeros(len(gram), dtype=torch.bool)
     face[members] = True
     return face.to(gram.device)
+
+
+def _single_weights(gram: Tensor, max_iter: int | None, tol: float) -> Tensor:
+    """One matrix on the CPU: the active set of a batch, without the cost of many small calls."""
+    k: Array = gram.double().numpy()
+    n = len(k)
+    unit = k.max()  # of a semidefinite matrix the largest number stands on the diagonal
+    if not np.isfinite(k).all():
+        _check_finite("gram", gram)
+    if unit <= 0:
+        return torch.full((n,), 1 / n, dtype=gram.dtype)
+    k = k / unit
+    if n == 2:
+        (p, r), (t, q) = k.tolist()
+        width = p + q - r - t
+        first = min(max((q - (r + t) / 2) / width, 0.0), 1.0) if width > 0 else 0.5
+        return torch.tensor([first, 1 - first], dtype=gram.dtype)
+    weights = np.zeros(n)
+    diagonal = k.diagonal()
+    lengths = np.sqrt(np.maximum(diagonal, 0))
+    slack = tol * lengths
+    some = np.arange(n)
+    for _ in range(_ROUNDS):
+        rows = k if len(some) == n else k[some]
+        inner = rows if len(some) == n else rows[:, some]
+        shortest = diagonal[some].min()
+        try:
+            x = np.linalg.solve(inner + (shortest if shortest > 0 else 1.0), _ones(len(some)))
+        except np.linalg.LinAlgError:
+            break
+        w = x / x.sum()
+        size = np.abs(w) @ lengths[some]
+        if not size <= 1e8:  # dependent vectors: the guess would not settle
+            break
+        h = w @ rows
+        missing = w @ h[some] - h > slack * size
+        falling = w < 0
+        if not (missing.any() or falling.any()):
+            weights[some] = w
+            return torch.from_numpy(weights).to(gram.dtype)
+        missing[some] = ~falling
+        some = missing.nonzero()[0]
+        if not len(some):
+            some = np.array([lengths.argmin()])
+    members, w = _wolfe_gram(k, max_iter, tol)
+    weights[members] = w
+    return torch.from_numpy(weights).to(gram.dtype)
+
+
+@cache
+def _ones(n: int) -> Array:
+    return np.ones(n)
 
 
 def min_norm_weights(gram: Tensor, solver: str = "auto", *, max_iter: int | None = None, tol: float = 1e-10) -> Tensor:
@@ -321,9 +376,13 @@ def min_norm_weights(gram: Tensor, solver: str = "auto", *, max_iter: int | None
     n = gram.shape[-1]
     if solver == "faces" and n > 12:
         raise ValueError(f"solver='faces' would try 2^{n} - 1 faces; use 'active_set' for n > 12")
-    exact = gram.double()
+    traced = torch.compiler.is_compiling() or (gram.requires_grad and torch.is_grad_enabled())
+    if gram.dim() == 2 and gram.device.type == "cpu" and solver != "faces" and not traced:
+        return _single_weights(gram.detach(), max_iter, tol)
+    _check_finite("gram", gram)
     if n == 1:
         return torch.ones_like(gram[..., 0])
+    exact = gram.double()
     # One common unit keeps products away from overflow; all vectors zero: the unit is one.
     unit = exact.detach().diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None]
     exact = exact / torch.where(unit > 0, unit, 1.0)
@@ -367,6 +426,7 @@ def min_norm_weights_plain(gram: Tensor) -> Tensor:
     Source: https://kexue.fm/archives/8896, step D4.
     """
     _check_gram(gram)
+    _check_finite("gram", gram)
     n = gram.shape[-1]
     results = []
     for k in gram.detach().double().cpu().reshape(-1, n, n).numpy():
@@ -494,6 +554,7 @@ def min_norm_point(vectors: Tensor, *, max_iter: int | None = None, tol: float =
 
 def _start(gram: Tensor, steps: int, start: Any) -> Tensor:
     _check_gram(gram)
+    _check_finite("gram", gram)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
         raise ValueError(f"steps={steps!r} must be an integer >= 0")
     n = gram.shape[-1]
