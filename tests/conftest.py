@@ -10,7 +10,8 @@ BOOK = Path(__file__).resolve().parent / "book"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file in tests/book share a built book, a wheel or a checkout: they stay in one process."""
+    """Tests of the real book stay in one process, and so do those of a file that share a checkout or a wheel."""
     for item in items:
         if item.path.parent == BOOK and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            group = "site" if "site" in getattr(item, "fixturenames", ()) else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))

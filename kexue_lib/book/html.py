@@ -111,13 +111,13 @@ def _environment(project: Project) -> dict[str, str]:
 
 
 def _drop_what_sphinx_would_not_renew(project: Project, folder: Path, config: Path) -> None:
-    """Start afresh when contents, configuration, our extension or a tool has changed.
+    """Start afresh when contents, configuration, an extension of ours or a tool has changed.
 
     Sphinx would leave pages behind that are no more, and would not read again what it has read with other tools.
     """
     mark = folder.parent / "read-with"
-    extension = Path(__file__).with_name("markup.py")
-    inputs = [digest(path.read_bytes()) for path in (project.toc, config, extension)] + _versions()
+    extensions = [Path(__file__).with_name(f"{name}.py") for name in ("markup", "search")]
+    inputs = [digest(path.read_bytes()) for path in (project.toc, config, *extensions)] + _versions()
     if not mark.is_file() or mark.read_text(encoding="utf-8") != digest("\n".join(inputs)):
         shutil.rmtree(folder, ignore_errors=True)
         place(mark, digest("\n".join(inputs)), project.build / "tmp")

@@ -7,10 +7,13 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import book_pages
 import pytest
 
 import kexue_lib.book
@@ -216,3 +219,39 @@ def make_checkout(root: Path) -> Checkout:
     )
     (there.root / "kexue_lib" / "book").symlink_to(REPOSITORY / "kexue_lib" / "book")
     return there
+
+
+# The real book, in a real browser -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """The book, made now unless it is there and fresh (then `kexue build` has nothing to do)."""
+    command = [sys.executable, "-m", "kexue_lib.book.cli", "build"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return REPOSITORY / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium. Its absence is a skip on a developer's machine, and a failure where CI is set."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next((path for path in map(shutil.which, names) if path), None)
+    if program is None:
+        reason = f"no browser: none of {', '.join(names)} is installed"
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, args=book_pages.CHROMIUM_ARGUMENTS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    with book_pages.served(site) as base:
+        yield base

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +16,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = Project(ROOT)
 TOC = yaml.safe_load(PROJECT.toc.read_text(encoding="utf-8"))
 LISTED = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
-
-
-@pytest.fixture(scope="module")
-def site() -> Path:
-    """The book, made now unless it is there and fresh (then `kexue build` has nothing to do)."""
-    command = [sys.executable, "-m", "kexue_lib.book.cli", "build"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return ROOT / "_build" / "html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium. Its absence is a skip on a developer's machine, and a failure where CI is set."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next((path for path in map(shutil.which, names) if path), None)
-    if program is None:
-        reason = f"no browser: none of {', '.join(names)} is installed"
-        if os.environ.get("CI", "").lower() in ("1", "true"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=book_pages.CHROMIUM_ARGUMENTS)
-        yield running
-        running.close()
-
-
-@pytest.fixture(scope="module")
-def address(site: Path) -> Iterator[str]:
-    with book_pages.served(site) as base:
-        yield base
 
 
 # ---------------------------------------------------------------------------------------------------------------------
