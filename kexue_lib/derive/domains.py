@@ -201,7 +201,9 @@ class UnitVector:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Matrices with independent entries; corners: all zero, all one, identity-like."""
+    """Matrices with independent entries; corners: all entries the first corner of ``entry`` (zero for real ones), all
+    the second (one), and the second on the diagonal, the first elsewhere (the identity).
+    """
 
     rows: Size
     columns: Size
@@ -209,8 +211,10 @@ class Matrix:
 
     def corners(self, sizes: dict[sp.Symbol, int]) -> list[Any]:
         m, n = resolve(self.rows, sizes), resolve(self.columns, sizes)
-        pictures = (lambda i, j: 0, lambda i, j: 1, lambda i, j: int(i == j))
-        return [[[mpmath.mpf(p(i, j)) for j in range(n)] for i in range(m)] for p in pictures]
+        values = self.entry.corners(sizes)
+        low, high = values[0], values[1 % len(values)]
+        pictures = (lambda i, j: low, lambda i, j: high, lambda i, j: high if i == j else low)
+        return [[[p(i, j) for j in range(n)] for i in range(m)] for p in pictures]
 
     def draw(self, rng: random.Random, sizes: dict[sp.Symbol, int]) -> Any:
         m, n = resolve(self.rows, sizes), resolve(self.columns, sizes)
@@ -252,11 +256,14 @@ class PositiveDefinite:
 def default_domain(symbol: sp.Basic) -> Domain:
     """Return the widest domain that the assumptions of a symbol allow."""
     if isinstance(symbol, sp.IndexedBase):
-        if symbol.shape is None or len(symbol.shape) != 1:
+        if symbol.shape is None or len(symbol.shape) not in (1, 2):
             raise DerivationError(
-                f"{symbol} has no length: declare IndexedBase('{symbol}', shape=(n,), real=True), or give its domain"
+                f"{symbol} has no length: declare IndexedBase('{symbol}', shape=(n,), real=True) for a vector or "
+                f"shape=(m, n) for a matrix, or give its domain"
             )
-        return Vector(symbol.shape[0], default_domain(symbol[sp.Dummy(integer=True)]))
+        entry = default_domain(symbol[tuple(sp.Dummy(integer=True) for _ in symbol.shape)])
+        length, *width = symbol.shape
+        return Matrix(length, width[0], entry) if width else Vector(length, entry)
     if isinstance(symbol, sp.MatrixSymbol):
         return Matrix(symbol.rows, symbol.cols)
     if symbol.is_integer:

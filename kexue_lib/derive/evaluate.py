@@ -206,9 +206,7 @@ def compile_expression(
         raise NotEvaluable(f"cannot evaluate {expr}: mpmath has no counterpart ({source})") from error
 
     def evaluate(point: Point) -> Any:
-        values = [
-            [None, *point[a]] if isinstance(a, sp.IndexedBase) else point[a] for a in arguments
-        ]  # entries of vectors count from 1, as in the formulas
+        values = [_from_one(point[a]) if isinstance(a, sp.IndexedBase) else point[a] for a in arguments]
         try:
             value = code(*values)
             return mpmath.nan if value is None else mpmath.mpmathify(value)  # None: no case of a Piecewise applies
@@ -227,6 +225,11 @@ def compile_expression(
             raise NotEvaluable(f"cannot evaluate {expr}: {error}") from error
 
     return evaluate
+
+
+def _from_one(value: Any) -> Any:
+    """Entries of vectors and matrices count from 1, as in the formulas."""
+    return [None, *map(_from_one, value)] if isinstance(value, list) else value
 
 
 # --- points --------------------------------------------------------------------------------------------------------

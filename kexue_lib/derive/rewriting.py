@@ -118,6 +118,8 @@ def instances(
     """Instantiate the free indices of ``expr`` with every value that they can take."""
     found = [expr]
     for index, length in ranges.items():
-        top = int(sp.sympify(length).subs(dict(sizes)))
-        found = [e.subs(index, k) for e in found for k in range(1, top + 1)]
+        top = sp.sympify(length).subs(dict(sizes))
+        if not top.is_Integer:
+            raise DerivationError(f"the length {length}, over which {index} runs, is not known; give it with dims")
+        found = [e.subs(index, k) for e in found for k in range(1, int(top) + 1)]
     return [write(e, sizes) for e in found]
