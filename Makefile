@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.ready
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint serve pins clean
+.PHONY: help setup book test lint bench serve pins clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ lint: $(STAMP) ## check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# ARGS: --quick for a look, --record to keep the result for the book's page, --list, and whatever --help shows.
+bench: $(STAMP) ## measure kexue_lib beside its peers (OPS="rope_halves …" for some, ARGS="--quick")
+	$(BIN)/python -m benchmarks $(OPS) $(ARGS)
+
 serve: book ## show the book at http://localhost:8000 (PORT=… for another port)
 	@echo "The book: http://localhost:$(PORT)/  (Ctrl-C ends)"
 	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
@@ -48,5 +52,5 @@ pins: ## remake requirements.txt from pyproject.toml in a fresh environment
 	mv .venv-pins/pins requirements.txt && rm -rf .venv-pins
 
 clean: ## remove what was built (the environment and the executed notebooks stay)
-	rm -rf _build build dist book/_generated book/ledger.md .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf _build build dist book/_generated book/ledger.md book/benchmarks.md .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find kexue_lib tests notebooks book -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -59,7 +59,8 @@ None; if it returns something else (lists of tags, say), ``read`` turns that int
           return step
 
 * **Only some cases**: ``Contestant(applies=lambda case: …)``; **only some devices**: ``Case(devices=("cuda",))``.
-* **Another result on purpose** (a lower limit of the cost): ``Contestant(agrees=lambda case: False)``.
+* **Another result on purpose** (random samples): ``Contestant(agrees=lambda case: False)``; less work on purpose (a
+  lower limit of the cost): the role ``"limit"`` as well, which is shown and never the best peer.
 * **Very slow contestants** need nothing: one whose single call is long gets fewer turns (three at least), and its
   interval says so. Use ``applies`` where even three calls would take more than some seconds.
 * **Memory** where memory is the claim: ``Operation(memory=True)`` or ``Case(memory=True)``: the peak of what one call

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 
 from benchmarks import records as _records
 from benchmarks import registry
-from benchmarks.measuring import machine, measure, modes, versions
+from benchmarks.measuring import keep_memory, machine, measure, modes, versions
 from benchmarks.registry import Case, Operation, RedTestsError
 from kexue_lib.book.place import digest
 
@@ -130,7 +131,8 @@ def _chosen(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[O
         and (not args.module or _module(op) in args.module)
     ]
     if not chosen:
-        parser.error("no operation fits; --list shows them all")
+        broken = "".join(f"; benchmarks/{name}.py cannot be imported: {why}" for name, why in registry.BROKEN.items())
+        parser.error(f"no operation fits; --list shows them all{broken}")
     return chosen
 
 
@@ -154,106 +156,139 @@ def main(argv: Sequence[str] | None = None, *, description: str = "") -> int:
     """Measures what is registered and chosen; a table on the terminal, a document in a file."""
     parser = _parser(description)
     args = parser.parse_args(argv)
-    rounds = args.rounds if args.rounds is not None else 9 if args.quick else 31
-    turn_ms = args.turn_ms if args.turn_ms is not None else 5.0 if args.quick else 20.0
-    minutes = args.minutes if args.minutes is not None else 2.0 if args.quick else 8.0
-    if rounds < 1 or args.threads < 1 or args.jobs < 1 or not turn_ms > 0 or not minutes > 0 or not args.seconds > 0:
+    for name, length in (("rounds", 31), ("turn_ms", 20.0), ("minutes", 8.0)):
+        if getattr(args, name) is None:
+            setattr(args, name, _QUICK[name] if args.quick else length)
+    if min(args.rounds, args.threads, args.jobs) < 1 or not min(args.turn_ms, args.minutes, args.seconds) > 0:
         parser.error("--rounds, --threads, --jobs, --turn-ms, --minutes and --seconds must be positive")
+    if args.record and (args.case or args.mode != "both" or args.quick):
+        parser.error("--record keeps whole operations at full length: no --case, --mode or --quick with it")
     chosen = _chosen(parser, args)
     if args.list:
         _list(chosen)
         return 0
-    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
-    todo: dict[str, list[tuple[Case, str]]] = {}
-    for op in chosen:
-        cases = [
-            (case, mode)
-            for case in op.cases
-            if device.type in case.devices and (not args.case or any(part in case.name for part in args.case))
-            for mode in modes(op, case)
-            if args.mode == "both" or (mode == "forward+backward") == (args.mode == "backward")
-        ]
-        if cases:
-            todo[op.name] = cases
-    chosen = [op for op in chosen if op.name in todo]
+    todo = {op.name: _measurements(op, args) for op in chosen}
+    chosen = [op for op in chosen if todo[op.name]]
     if not chosen:
-        parser.error(f"no case fits --case {args.case} --mode {args.mode} on {device.type}")
+        parser.error(f"no case fits --case {args.case} --mode {args.mode} on {args.device}")
     torch.set_num_threads(args.threads)
-    settings = {"rounds": rounds, "turn_ms": turn_ms, "dtype": args.dtype, "threads": args.threads, "quick": args.quick}
-    if args.record and (args.case or args.mode != "both" or args.quick):
-        parser.error("--record keeps whole operations at full length: no --case, --mode or --quick with it")
-    path = args.json or (_records.RECORD if args.record else LAST)
-    keep = args.record or args.resume
-    document = _records.read(path) if keep else {"schema": 2, "operations": {}}
-    if args.record and not (args.operations or args.chapter or args.module):  # a record of all: nothing else stays
-        known = registry.OPERATIONS
-        document["operations"] = {name: e for name, e in document["operations"].items() if name in known}
-    say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
-    facts = machine(device)
+    keep_memory()
+    facts = machine(torch.device(args.device))
     print(" · ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
+    run = _Run(args, facts, whole=len(chosen) == len(registry.OPERATIONS))
     if args.resume:
-        done = [op.name for op in chosen if _same(document["operations"].get(op.name), op, facts, settings)]
+        done = [op.name for op in chosen if run.has(op)]
         chosen = [op for op in chosen if op.name not in done]
-        if done:
-            say(f"already measured: {', '.join(done)}")
-    say(f"testing {len(chosen)} operations …")
+        _say(f"already measured: {', '.join(done) or 'nothing'}")
+    _say(f"testing {len(chosen)} operations …")
     tests = _Tests(chosen, args.jobs, args.retest)
-    tests.finish(say)
-    total = sum(len(todo[op.name]) for op in chosen)
-    budget, number, before, refused = 60 * minutes, 0, 0, []
+    tests.finish(_say)
+    run.left = sum(len(todo[op.name]) for op in chosen)
+    run.total = run.left
     for op in chosen:
-        found: list[dict[str, Any]] = []
-        reason = ""
-        number = before
-        before += len(todo[op.name])
-        try:
-            tests.check(op)
-            for case, mode in todo[op.name]:
-                number += 1
-                share = min(args.seconds, max(0.3, budget / max(1, total - number + 1)))
-                say(f"[{number}/{total}] {op.name} · {case.name} · {mode} (about {share:.1f} s)")
-                start = time.perf_counter()
-                record = measure(
-                    op,
-                    case,
-                    device=device,
-                    dtype=dtype,
-                    backward=mode == "forward+backward",
-                    rounds=rounds,
-                    turn_ms=turn_ms,
-                    seconds=share,
-                )
-                budget -= time.perf_counter() - start
-                found.append(record)
-                print(_records.table([record]), flush=True)
-        except RedTestsError as error:
-            reason = str(error)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            if args.operations:  # its author wants to see where
-                import traceback
-
-                traceback.print_exc()
-        if reason:
-            refused.append(op.name)
-            say(f"refused: {op.name}: {reason}")
-        document["operations"][op.name] = _records.entry(
-            op, facts, versions([op]), settings, found, reason.splitlines()[0] if reason else ""
-        )
-        _records.write(path, document)
-    say(f"written: {path}")
+        run.measure(op, todo[op.name], tests)
+    _say(f"written: {run.path}")
+    refused = [*registry.BROKEN, *run.refused]
+    for name, reason in registry.BROKEN.items():
+        _say(f"benchmarks/{name}.py cannot be imported: {reason}")
     if refused:
-        say(f"refused, without a number: {', '.join(refused)}")
+        _say(f"refused, without a number: {', '.join(refused)}")
     return 1 if refused else 0
 
 
-def _same(found: dict[str, Any] | None, operation: Operation, facts: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether an operation was measured from the same files with the same settings on this machine."""
-    if found is None or found["refused"]:
-        return False
-    return (
-        found["settings"] == settings
-        and found["files"] == _records.hashes(operation)
-        and found["versions"] == versions([operation])
-        and {**found["machine"], "load": None} == {**facts, "load": None}
-    )
+#: The lengths of --quick.
+_QUICK = {"rounds": 9, "turn_ms": 5.0, "minutes": 2.0}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _measurements(operation: Operation, args: argparse.Namespace) -> list[tuple[Case, str]]:
+    kind = torch.device(args.device).type
+    return [
+        (case, mode)
+        for case in operation.cases
+        if kind in case.devices and (not args.case or any(part in case.name for part in args.case))
+        for mode in modes(operation, case)
+        if args.mode == "both" or (mode == "forward+backward") == (args.mode == "backward")
+    ]
+
+
+class _Run:
+    """The measurements of one command; the document is written after each operation."""
+
+    def __init__(self, args: argparse.Namespace, facts: dict[str, Any], whole: bool) -> None:
+        self.args, self.facts = args, facts
+        self.path: Path = args.json or (_records.RECORD if args.record else LAST)
+        keep = args.record or args.resume
+        self.document = _records.read(self.path) if keep else _records.empty()
+        if whole and keep:  # what is no more registered goes
+            known = self.document["operations"]
+            self.document["operations"] = {name: known[name] for name in known if name in registry.OPERATIONS}
+        self.settings = {key: getattr(args, key) for key in ("rounds", "turn_ms", "dtype", "threads", "quick")}
+        self.budget = 60 * args.minutes
+        self.left = self.total = 0
+        self.refused: list[str] = []
+
+    def has(self, operation: Operation) -> bool:
+        """Whether the operation was measured from the same files with the same settings on this machine."""
+        found = self.document["operations"].get(operation.name)
+        return (
+            found is not None
+            and not found["refused"]
+            and found["settings"] == self.settings
+            and found["files"] == _records.hashes(operation)
+            and found["versions"] == versions([operation])
+            and {**found["machine"], "load": None} == {**self.facts, "load": None}
+        )
+
+    def measure(self, operation: Operation, todo: Sequence[tuple[Case, str]], tests: _Tests) -> None:
+        """Measures an operation, or says why there is no number, and writes the document."""
+        found: list[dict[str, Any]] = []
+        reason = ""
+        left = self.left - len(todo)
+        try:
+            tests.check(operation)
+            for case, mode in todo:
+                found.append(self._one(operation, case, mode))
+                print(_records.table(found[-1:]), flush=True)
+        except RedTestsError as error:
+            reason = str(error)
+        except Exception as error:
+            reason = f"{operation.name}: {type(error).__name__}: {error}"
+            if self.args.operations:  # its author wants to see where
+                traceback.print_exc()
+        self.left = left
+        if reason:
+            self.refused.append(operation.name)
+            _say(f"refused: {reason}")
+        self.document["operations"][operation.name] = _records.entry(
+            operation,
+            self.facts,
+            versions([operation]),
+            self.settings,
+            found,
+            next(iter(reason.splitlines()), ""),
+        )
+        _records.write(self.path, self.document)
+
+    def _one(self, operation: Operation, case: Case, mode: str) -> dict[str, Any]:
+        share = min(self.args.seconds, max(0.3, self.budget / self.left))
+        number = self.total - self.left + 1
+        _say(f"[{number}/{self.total}] {operation.name} · {case.name} · {mode} (about {share:.1f} s)")
+        start = time.perf_counter()
+        try:
+            return measure(
+                operation,
+                case,
+                device=torch.device(self.args.device),
+                dtype=getattr(torch, self.args.dtype),
+                backward=mode == "forward+backward",
+                rounds=self.args.rounds,
+                turn_ms=self.args.turn_ms,
+                seconds=share,
+            )
+        finally:
+            self.budget -= time.perf_counter() - start
+            self.left -= 1

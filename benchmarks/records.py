@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.registry import SOURCES, Operation
+from kexue_lib.book.benchmarks_page import SCHEMA, read_record, validate
 from kexue_lib.book.place import digest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,17 +126,27 @@ def entry(
         "settings": settings,
         "files": hashes(operation),
         "refused": refused,
-        "records": [] if refused else list(records),
+        "records": [] if refused else [_rounded(record) for record in records],
     }
+
+
+def _rounded(value: Any) -> Any:
+    """Five digits of every number: more is noise."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    return [_rounded(part) for part in value] if isinstance(value, list) else value
+
+
+def empty() -> dict[str, Any]:
+    """A document without operations."""
+    return {"schema": SCHEMA, "operations": {}}
 
 
 def read(path: Path) -> dict[str, Any]:
     """The document in a file, or an empty one."""
-    if not path.is_file():
-        return {"schema": 2, "operations": {}}
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    validate(document)
-    return document
+    return read_record(path) or empty()
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
@@ -145,63 +156,3 @@ def write(path: Path, document: dict[str, Any]) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     scratch.replace(path)
-
-
-_RATIO = {"median": float, "low": float, "high": float, "coverage": float}
-_ROW = {"name": str, "role": str, "ms": float, "q1": float, "q3": float, "turns": int}
-_RECORD = {
-    "operation": str,
-    "case": str,
-    "mode": str,
-    "dtype": str,
-    "rounds": int,
-    "clock": str,
-    "contestants": list,
-    "missing": list,
-}
-_ENTRY = {
-    "chapter": str,
-    "about": str,
-    "tests": list,
-    "bar": float,
-    "date": str,
-    "machine": dict,
-    "versions": dict,
-    "settings": dict,
-    "files": dict,
-    "refused": str,
-    "records": list,
-}
-
-
-def validate(document: Any) -> None:
-    """Raises ValueError, with the place, if the document is not what the book's page can read."""
-    if not isinstance(document, dict) or document.get("schema") != 2:
-        raise ValueError("the record of the benchmarks has not schema 2")
-    _has(document, {"operations": dict}, "the document")
-    for name, found in document["operations"].items():
-        _has(found, _ENTRY, name)
-        for record in found["records"]:
-            where = f"{name}, {record.get('case') if isinstance(record, dict) else record!r}"
-            _has(record, _RECORD, where)
-            for row in record["contestants"]:
-                _has(row, _ROW, where)
-                if row["role"] != "ours":
-                    _has(row.get("ours_to_this"), _RATIO, f"{where}, {row['name']}")
-                if not row["ms"] > 0:
-                    raise ValueError(f"{where}: {row['name']} took {row['ms']!r} ms")
-            if [row["role"] for row in record["contestants"]].count("ours") != 1:
-                raise ValueError(f"{where}: there is not exactly one contestant of ours")
-            if "ratio" in record:
-                _has(record, {"best_peer": str, "bar": float, "verdict": str}, where)
-                _has(record["ratio"], _RATIO, where)
-
-
-def _has(found: Any, wanted: dict[str, type], where: str) -> None:
-    if not isinstance(found, dict):
-        raise ValueError(f"{where}: {found!r} is not an object")
-    for key, kind in wanted.items():
-        value = found.get(key)
-        allowed = (int, float) if kind is float else (kind,)
-        if not isinstance(value, allowed) or isinstance(value, bool):
-            raise ValueError(f"{where}: {key!r} is {value!r}, not a {kind.__name__}")

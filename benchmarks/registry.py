@@ -29,12 +29,11 @@ class Contestant:
 
     Args:
         name: as the table shows it.
-        role: "ours", "plain" or "peer".
+        role: "ours", "plain", "peer", or "limit": a lower limit of the cost that does less work; shown, not a peer.
         make: ``make(case)`` gives the callable that gets the inputs; for a stateful operation ``make(case, *inputs)``
             gives the step, which gets nothing.
         needs: a module that may be missing.
-        agrees: for which cases the result must be ours (a lower limit of the cost, such as attention without the
-            factor, computes something else).
+        agrees: for which cases the result must be ours (samples are others each time).
         applies: which cases it takes part in.
         differentiable: whether it takes part where gradients are measured.
         read: turns what the callable returns into tensors, for the comparison; not timed.
@@ -111,7 +110,11 @@ SOURCES: dict[str, Path] = {}
 def register(operation: Operation) -> Operation:
     """Adds an operation; one contestant must be ours and at least one a peer or the plain form."""
     roles = [c.role for c in operation.contestants]
-    if roles.count("ours") != 1 or len(roles) < 2 or set(roles) - {"ours", "plain", "peer"}:
+    if (
+        roles.count("ours") != 1
+        or not {"plain", "peer"} & set(roles)
+        or set(roles) - {"ours", "plain", "peer", "limit"}
+    ):
         raise ValueError(
             f"operation {operation.name!r} has roles {roles}; one 'ours' and a 'peer' or 'plain' are needed"
         )
@@ -141,11 +144,18 @@ class RedTestsError(RuntimeError):
 _MACHINERY = frozenset({"__init__", "__main__", "command", "measuring", "records", "registry"})
 
 
+#: Files that could not be imported, and why.
+BROKEN: dict[str, str] = {}
+
+
 def discover() -> dict[str, Operation]:
     """Imports every file of this folder that may register operations, and returns all operations."""
     for path in sorted(Path(__file__).parent.glob("*.py")):
         if path.stem not in _MACHINERY:
-            import_module(f"benchmarks.{path.stem}")
+            try:
+                import_module(f"benchmarks.{path.stem}")
+            except Exception as error:  # the others can be measured
+                BROKEN[path.stem] = f"{type(error).__name__}: {error}"
     return OPERATIONS
 
 

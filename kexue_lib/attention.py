@@ -344,20 +344,19 @@ def _by_parts(
     return out if sees is None else out.masked_fill(~sees, 0)
 
 
-def _scaled(
+def _scale_and_rows(
     q: Tensor, m: int, mask: Tensor | None, is_causal: bool, kind: str, train_len: float, min_len: int
-) -> tuple[Tensor, float]:
-    """Queries and a constant scale whose product has the factor of each row; (..., n, d) in, (..., n, d) out."""
+) -> tuple[float, Tensor | None]:
+    """A constant scale and, where it is not the same for all rows of q (..., n, d), the factors of the rows."""
     n, d = q.shape[-2:]
     rsqrt_d = 1.0 / math.sqrt(d)
     if kind == "sqrt_d":
-        return q, rsqrt_d
+        return rsqrt_d, None
     if mask is None and not is_causal and not torch.compiler.is_compiling():
-        return q, _length_factor(m, kind, train_len, min_len, torch.float64) * rsqrt_d
+        return _length_factor(m, kind, train_len, min_len, torch.float64) * rsqrt_d, None
     # A factor per row; inside torch.compile always a tensor, so that a symbolic length stays symbolic.
     dtype = torch.promote_types(q.dtype, torch.float32)
-    rows = _row_factors(mask, is_causal, n, m, q.device, dtype, kind, train_len, min_len)
-    return (q * rows).to(q.dtype), rsqrt_d
+    return rsqrt_d, _row_factors(mask, is_causal, n, m, q.device, dtype, kind, train_len, min_len)
 
 
 def entropy_invariant_attention(
@@ -428,7 +427,9 @@ def entropy_invariant_attention(
     """
     _check_scale(kind, train_len, min_len)
     _check_qkv(q, k, v, mask, is_causal, dropout_p)
-    q, scale = _scaled(q, k.shape[2], mask, is_causal, kind, train_len, min_len)
+    scale, rows = _scale_and_rows(q, k.shape[2], mask, is_causal, kind, train_len, min_len)
+    if rows is not None:
+        q = (q * rows).to(q.dtype)
     return _attend(q, k, v, mask, is_causal, dropout_p, scale)
 
 

@@ -90,11 +90,12 @@ def gau_attention(
     _check_scale(scale)
     if mask is None and dropout_p == 0 and _fit(q, k, v, is_causal) and _attention._in_parts(q, k, v, 0.0):
         # The common case without fused kernel, without an axis of heads: short texts feel each view.
-        lam = scale
-        if isinstance(scale, str):
-            _attention._check_scale(scale, train_len, min_len)
-            q, lam = _attention._scaled(q, k.shape[1], None, is_causal, scale, train_len, min_len)
-        return _attention._by_parts(q, k, v, None, is_causal, 0.0, float(lam))
+        if not isinstance(scale, str):
+            return _attention._by_parts(q, k, v, None, is_causal, 0.0, float(scale))
+        _attention._check_scale(scale, train_len, min_len)
+        lam, rows = _attention._scale_and_rows(q, k.shape[1], None, is_causal, scale, train_len, min_len)
+        scaled = q if rows is None else (q * rows).to(q.dtype)
+        return _attention._by_parts(scaled, k, v, None, is_causal, 0.0, lam)
     q, k, v, mask = _single_head(q, k, v, mask)
     if isinstance(scale, str):
         out = _attention.entropy_invariant_attention(
