@@ -591,7 +591,7 @@ def frank_wolfe(
     rule          γ                                   towards
     ============= =================================== ==================================================================
     ``"line"``    clip((A − B)/(A − 2B + C), 0, 1)    the best point of the way; MGDA codes do this from equal weights
-    ``"open"``    2/(k + 2)                           as decreed
+    ``"open"``    2/(k + 1)                           as decreed (the usual 2/(k + 2) counts steps from 0)
     ``"average"`` 1/(k + 1)                           the post's rule: u is the mean of all vectors that were chosen
     ``"away"``    line search                         or away from the worst vector that has weight, if steeper
     ============= =================================== ==================================================================
@@ -642,7 +642,7 @@ def frank_wolfe(
                 moved = torch.where(away, products - other, moved)
                 limit = torch.where(away, share / (1 - share).clamp(min=torch.finfo(gram.dtype).tiny), 1.0)
             if rule == "open":
-                gamma: float | Tensor = 2 / (k + 2)
+                gamma: float | Tensor = 2 / (k + 1)
             elif rule == "average":
                 gamma = 1 / (k + 1)
             else:
