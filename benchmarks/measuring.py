@@ -19,9 +19,10 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,13 @@ def machine(device: torch.device) -> dict[str, Any]:
 def versions(operations: Iterable[Operation]) -> dict[str, str]:
     """The installed versions of the peers' distributions."""
     wanted = {c.needs.split(".")[0] for op in operations for c in op.contestants if c.needs}
-    distributions = metadata.packages_distributions()
-    found = {name for module in wanted for name in distributions.get(module, [])}
+    found = {name for module in wanted for name in _distributions().get(module, [])}
     return {name: metadata.version(name) for name in sorted(found, key=str.lower)}
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
 
 
 def clock(device: torch.device) -> tuple[str, Callable[[], float]]:
@@ -284,7 +289,7 @@ def paired_ratio(ours: Sequence[float], peer: Sequence[float]) -> dict[str, floa
 
 @dataclass
 class _Plan:
-    """How often a contestant calls in a turn, and in which rounds it takes part (every ``every``-th)."""
+    """How often a contestant calls in a turn; it takes part in the first rounds, then in every ``every``-th."""
 
     calls: int
     every: int
@@ -400,7 +405,7 @@ def _time(
         shuffle.shuffle(order)
         for r in order:
             plan = plans[r.name]
-            if done % plan.every == 0:
+            if done < _FEWEST or done % plan.every == 0:
                 times[r.name][done] = _turn(r.job, plan.calls, device)
         done += 1
     return done, times

@@ -98,7 +98,7 @@ def benchmarks_page(project: Project) -> str:
         if (project.root / "book" / "chapters" / f"{chapter}.ipynb").is_file() and chapter in titles:
             lines += [f"Operations of the chapter [{title}](chapters/{chapter}.ipynb).", ""]
         for name, entry in mine.items():
-            lines += [*_operation(project, name, entry, operations), ""]
+            lines += [*_operation(project, name, entry), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -144,8 +144,9 @@ def _summary(operations: dict[str, dict[str, Any]]) -> list[str]:
     judged = [r for r in _records(operations) if "verdict" in r]
     count = {verdict: sum(r["verdict"] == verdict for r in judged) for verdict in _WORDS}
     lines = [
-        f"{len(operations)} operations. Of {len(judged)} measurements with a peer, {count['met']} are faster than the "
-        f"best of them, {count['open']} are equal within the error, {count['missed']} are slower.",
+        f"{len(operations)} operation{'' if len(operations) == 1 else 's'}. Of {len(judged)} measurements with a peer, "
+        f"{_are(count['met'])} faster than the best of them, {_are(count['open'])} equal within the error, "
+        f"{_are(count['missed'])} slower.",
     ]
     refused = [name for name, entry in operations.items() if entry["refused"]]
     if refused:
@@ -154,14 +155,18 @@ def _summary(operations: dict[str, dict[str, Any]]) -> list[str]:
     if missed:
         lines += ["", "Where the goal is missed:", ""]
         lines += [
-            f"- `{r['operation']}`, {r['case']}, {_MODES.get(r['mode'], r['mode'])}: {_interval(r['ratio'])} of "
-            f"{r['best_peer']}. {_text(r.get('note') or 'No reason is recorded.')}"
+            f"- `{r['operation']}`, {_text(r['case'])}, {_MODES.get(r['mode'], r['mode'])}: {_interval(r['ratio'])} of "
+            f"{_text(r['best_peer'])}. {_text(r.get('note') or 'No reason is recorded.')}"
             for r in missed
         ]
     return lines
 
 
-def _operation(project: Project, name: str, entry: dict[str, Any], operations: dict[str, dict[str, Any]]) -> list[str]:
+def _are(count: int) -> str:
+    return f"{count} {'is' if count == 1 else 'are'}"
+
+
+def _operation(project: Project, name: str, entry: dict[str, Any]) -> list[str]:
     lines = [f"### `{name}`", ""]
     if entry["about"]:
         about = _text(entry["about"]).rstrip(".")
