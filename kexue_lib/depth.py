@@ -6,8 +6,8 @@
 * what one step of an optimizer changes: :func:`update_probe` (and its plain form), :func:`update_probes`,
   :func:`member_probes`.
 
-Sources: Su Jianlin, https://kexue.fm/archives/8978 (2022); Wang et al., *DeepNet*, https://arxiv.org/abs/2203.00555. The
-steps D1–D9 are those of the chapter *deepnet-1000-layers*.
+Sources: Su Jianlin, https://kexue.fm/archives/8978 (2022); Wang et al., *DeepNet*, https://arxiv.org/abs/2203.00555.
+The steps D1–D9 are those of the chapter *deepnet-1000-layers*.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def init_deepnorm_(
         >>> init_deepnorm_(attention, 0.5, include=("v_proj", "out_proj"))
         ['in_proj_weight[values]', 'out_proj.weight']
 
-    Source: https://arxiv.org/abs/2203.00555 (which weights); https://kexue.fm/archives/8978, step D2 (what the gain is).
+    Source: https://arxiv.org/abs/2203.00555 (which weights); https://kexue.fm/archives/8978 and step D2 (the gain).
     """
     if isinstance(gain, Tensor) or not 0 < gain < math.inf:
         raise ValueError(f"gain={gain!r} must be a finite number > 0")
@@ -342,8 +342,8 @@ class StepEffect:
     g2: float
     g1: float
     linear: float
-    dL: float  # noqa: N815 (the letters of the chapter)
-    dF: float | None  # noqa: N815
+    dL: float
+    dF: float | None
     loss: float
     per_param: Mapping[str, tuple[float, float]]
 
@@ -431,7 +431,7 @@ def member_probes(
 
     Args:
         model, steps, parameters: as there; the probed parameters are ``(E, ...)``.
-        loss_fn: gives the losses ``(E,)``, or a pair of them and the features ``(E, ...)``. Member e's loss and features
+        loss_fn: gives the losses ``(E,)``, or a pair of them and the features ``(E, ...)``. What belongs to member e
             may depend on the entries ``[e]`` of the parameters only.
 
     Returns:
@@ -495,12 +495,12 @@ def _probe(
             elif kind == "sign":
                 direction, linear = signs, -lr * g1
             else:
-                counts = torch.tensor([p.numel() // rows for p in saved], device=g2.device)
+                counts = torch.tensor([p.numel() // rows for p in saved], device=g2.device, dtype=g2.dtype)
                 sizes = norms(saved, 2) / counts.sqrt()[:, None]
                 sizes = torch.where(sizes > 0, sizes, 1.0)
                 each = sizes.to(saved[0].dtype)
                 if members is None:
-                    direction = torch._foreach_mul(signs, list(each[:, 0].unbind()))
+                    direction = list(torch._foreach_mul(signs, list(each[:, 0].unbind())))
                 else:
                     shapes = [(members, *(1 for _ in p.shape[1:])) for p in saved]
                     direction = [s * e.view(shape) for s, e, shape in zip(signs, each, shapes, strict=True)]
@@ -559,7 +559,9 @@ def update_probe_plain(
         g1=sum(b for _, b in per_param.values()),
         linear=linear,
         dL=float(after.double() - loss.detach().double()),
-        dF=None if features is None else float((moved - features.detach()).double().square().mean().sqrt()),
+        dF=None
+        if features is None or moved is None
+        else float((moved - features.detach()).double().square().mean().sqrt()),
         loss=float(loss.detach()),
         per_param=per_param,
     )

@@ -3,8 +3,8 @@
 Shapes: ``(..., d)``, the last axis is normalised. :func:`deepnorm` and :class:`DeepNorm` compute LN(αx + branch);
 :func:`residual` joins a stream and a branch in any of the usual ways; :func:`deepnorm_plain` is the readable form.
 
-Sources: Su Jianlin, https://kexue.fm/archives/8978 (2022); Wang et al., *DeepNet*, https://arxiv.org/abs/2203.00555. The
-steps D1–D9 are those of the chapter *deepnet-1000-layers*.
+Sources: Su Jianlin, https://kexue.fm/archives/8978 (2022); Wang et al., *DeepNet*, https://arxiv.org/abs/2203.00555.
+The steps D1–D9 are those of the chapter *deepnet-1000-layers*.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def _layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: floa
     if not autocast and x.dtype not in _HALF and (weight is None or weight.dtype == x.dtype):
         return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
     dtype = torch.float32 if x.dtype in _HALF else x.dtype
-    affine = (None if p is None else p.to(dtype) for p in (weight, bias))
+    weight, bias = (None if p is None else p.to(dtype) for p in (weight, bias))
     with torch.autocast(x.device.type, enabled=False):
-        y = F.layer_norm(x.to(dtype), x.shape[-1:], *affine, eps)
+        y = F.layer_norm(x.to(dtype), x.shape[-1:], weight, bias, eps)
     return y if autocast else y.to(x.dtype)
