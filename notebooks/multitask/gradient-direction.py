@@ -74,7 +74,7 @@ from kexue_lib.derive import Derivation, Integer, Interval, MaxOver, eq, ge, gt,
 
 # %% tags=["hide-input"]
 eta, beta, A = sp.symbols("eta beta A", positive=True)
-s, t = sp.symbols("s t", nonnegative=True)
+s, t, z = sp.symbols("s t z", nonnegative=True)
 change, parabola = Function("\\Delta_L", real=True), Function("P", real=True)
 D = Derivation("gradient-direction")
 display(
@@ -89,11 +89,21 @@ display(
         by="the change of a $\\beta$-smooth loss (descent lemma; Nesterov 2004, Lemma 1.2.3)",
     ),
     D.exact(
-        "D1",
-        le(parabola(2 / (beta * (1 + t))), 0),
-        tight={s: 0, t: 0},
-        by="a rate $\\eta = \\frac{2}{\\beta(1+t)}$, that is $\\eta \\le 2/\\beta$",
+        "D1.3",
+        eq(parabola(2 / (beta * (1 + t))), -2 / (beta * (1 + t)) * (s + A * t / (1 + t))),
+        by="a rate $\\eta = \\frac{2}{\\beta(1+t)}$ with $t \\ge 0$, that is, any $\\eta \\le 2/\\beta$",
     ),
+    D.exact("D1.4", ge(z, 0), tight={z: 0}, by="a number that is not negative; put $s$ and $t$ for it"),
+)
+D.exact(
+    "D1",
+    le(parabola(2 / (beta * (1 + t))), 0),
+    made=D["D1.4"]
+    .subs(z, s)
+    .multiply(-2 / (beta * (1 + t)))
+    .add(D["D1.4"].subs(z, t).multiply(-2 * A / (beta * (1 + t) ** 2)))
+    .add(D["D1.3"]),
+    by="with $s \\ge 0$ the loss does not increase",
 )
 
 # %% [markdown]
@@ -276,7 +286,8 @@ D.exact(
 # Suppose now that $\langle g_i, u\rangle \ge \|u\|^2$ for all $i$, and let $v$ be any mean of the gradients. By [D2.3](#D2.3)
 # the inner product $\langle v, u\rangle$ is the mean of the $\langle g_i, u\rangle$, so it is at least $\|u\|^2$ as well. Then
 # [D4.4](#D4.4) says $\|v\|^2 \ge \|u\|^2$: no point of the hull is shorter. With $v = g_i$ the same line says that $\|u^*\|$ is
-# at most the length of the shortest gradient.
+# at most the length of the shortest gradient. (So the method stops as soon as *one* task is at a stationary point, however bad
+# the others are: that is what stationarity means.)
 #
 # **Tasks with weight gain equally.** The weighted mean of the $\langle g_i, u\rangle$ is exactly $\|u\|^2$. All of them are at
 # least $\|u^*\|^2$ at the solution, so those with $\alpha_i > 0$ are *equal* to it.
@@ -392,24 +403,19 @@ display(
 lam = Symbol("lambda", positive=True)
 tau = Symbol("tau", nonnegative=True)
 m = Symbol("m", real=True)
-z = Symbol("z", nonnegative=True)
-soft = Function("S", real=True)
+soft, shift = Function("S", real=True), Function("ell", positive=True)
 display(
     D.define("D6.1", eq(soft(tau), -log(exp(-lam * m) + exp(-lam * (m + tau))) / lam), by="the smooth minimum"),
+    D.define("D6.2", eq(shift(z), log(1 + exp(-z))), by="a name"),
     D.exact(
-        "D6.2",
-        eq(soft(tau), m - log(1 + exp(-lam * tau)) / lam),
+        "D6.3",
+        eq(soft(tau), m - shift(lam * tau) / lam),
         by="pull out the smaller value",
         domain={lam: Interval(0.1, 20), m: Interval(-2, 2), tau: Interval(0, 5)},
     ),
-    D.exact("D6.3", gt(log(1 + exp(-z)), 0), by="so it lies below the minimum", domain={z: Interval(0, 40)}),
-    D.exact(
-        "D6.4",
-        le(log(1 + exp(-z)), log(2)),
-        tight={z: 0},
-        by="by at most $\\log 2/\\lambda$",
-        domain={z: Interval(0, 40)},
-    ),
+    D.exact("D6.4", eq(shift(0), log(2)), by="two equal values: $\\log 2/\\lambda$ below"),
+    D.exact("D6.5", eq(Derivative(shift(z), z), -1 / (1 + exp(z))), by="it falls as the gap grows"),
+    D.limit("D6.6", tends(shift(z), z, oo, 0), by="and vanishes"),
 )
 
 # %% [markdown]
@@ -437,8 +443,8 @@ display(
             domain=small,
         )
         for number, symbol, row, text in (
-            (5, u1, 0, "softmax weights of $-\\lambda s_i$"),
-            (6, u2, 1, "the other entry"),
+            (7, u1, 0, "softmax weights of $-\\lambda s_i$"),
+            (8, u2, 1, "the other entry"),
         )
     )
 )
@@ -446,29 +452,23 @@ display(
 # %% [markdown]
 # So $u = \sum_i w_i g_i$. As $\lambda \to \infty$ the softmax picks the worst task $\tau = \arg\min_i s_i$, and the post reads the
 # equation as a recipe: keep taking the mean with the gradient of the worst task,
-# $u^{(k+1)} = \frac{k\,u^{(k)} + g_\tau}{k+1}$. The softmax picks one task if the gap to the others stays away from zero. At
-# the solution it does not: there the inner products of all tasks with weight are *equal* (section 4). Then the gaps are of the
-# order $1/\lambda$, and the weights of the softmax stay between 0 and 1.
+# $u^{(k+1)} = \frac{k\,u^{(k)} + g_\tau}{k+1}$. Write the gap between two tasks as $c/\lambda$.
 
 # %% tags=["hide-input"]
 s1, s2, gap = sp.symbols("s_1 s_2 c", real=True)
 runner_up = exp(-lam * s2) / (exp(-lam * s1) + exp(-lam * s2))
-spread = Symbol("tau", positive=True)
-display(
-    D.limit(
-        "D6.7",
-        tends(1 / (1 + exp(lam * spread)), lam, oo, 0),
-        by="a fixed gap $\\tau$: the second task loses its weight",
-    ),
-    D.exact(
-        "D6.8",
-        eq(runner_up.subs(s2, s1 + gap / lam), 1 / (1 + exp(gap))),
-        by="a gap $c/\\lambda$: it keeps one",
-        domain={lam: Interval(0.5, 30), s1: Interval(-2, 2), gap: Interval(-3, 3)},
-    ),
+D.exact(
+    "D6",
+    eq(runner_up.subs(s2, s1 + gap / lam), 1 / (1 + exp(gap))),
+    by="two tasks, $s_2 = s_1 + c/\\lambda$: the weight of the second one",
+    domain={lam: Interval(0.5, 30), s1: Interval(-2, 2), gap: Interval(-3, 3)},
 )
 
 # %% [markdown]
+# If the gap itself stays away from zero, $c$ grows with $\lambda$ and the softmax picks one task. But at the solution the inner
+# products of all tasks with weight are *equal* (section 4). There the gaps shrink like $1/\lambda$, $c$ stays finite, and so do the
+# weights: no single task is picked.
+#
 # The post expects that its iteration swings around the solution. It is right about that, and right that the iteration
 # converges; the reason is another one.
 #
@@ -732,12 +732,12 @@ display(
     D.define("D11.5", eq(square, a1.dot(a1)), by="$\\|a_1\\|^2$"),
     D.exact("D11.6", gt(overlap, square), by="so the first task gets all the weight"),
     D.define("D11.7", eq(kick(kappa), (a2 * encoder).dot(a1 * encoder)), by="$\\langle g_2, u\\rangle$"),
+    D.exact("D11.8", eq(kick(kappa), (2 - kappa) * (2 + kappa)), by="it changes its sign at $\\kappa = 2$"),
     D.exact(
         "D11",
         lt(kick(2 + x1), 0),
         by="for every $\\kappa = 2 + x_1 > 2$ the second loss *increases*, although $J$ has full rank",
     ),
-    D.exact("D11.8", gt(kick(2 / (1 + x1)), 0), by="for $\\kappa < 2$ it does not"),
 )
 
 # %% [markdown]
@@ -775,15 +775,13 @@ display(
 place = Symbol("tau", real=True)
 both = Function("\\Phi", real=True)
 slopes = Function("G_1", real=True), Function("G_2", real=True)
-stay = Symbol("x", positive=True)
 display(
     D.define("D12.1", eq(slopes[0](place), 2 * (place - 1) * exp(-((place - 1) ** 2))), by="slope of the first loss"),
     D.define("D12.2", eq(slopes[1](place), 2 * (place + 1) * exp(-((place + 1) ** 2))), by="slope of the second loss"),
     D.exact(
         "D12.3",
-        lt(slopes[0](1 - stay) * slopes[1](-1 + stay), 0),
-        by="at distance $x$ from one end and from the other: opposite signs",
-        domain={stay: Interval(0.05, 2)},
+        eq(slopes[0](place) * slopes[1](place), 4 * (place**2 - 1) * exp(-2 * place**2 - 2)),
+        by="opposite signs for $|\\tau| < 1$",
     ),
     D.define(
         "D12.4",
@@ -803,8 +801,8 @@ display(
 #
 # ## 12 What will be tested, and by which rule
 #
-# The post makes nine claims. Some come in parts. Each gets its rule here, before anything is measured; two rows (C2c and C10)
-# are questions of this chapter. A claim *holds* when every condition of its rule is met, *partly* when some are, and *fails* when
+# The post makes nine claims. Some come in parts. Each gets its rule here, before anything is measured; three rows (C2c,
+# C5c and C10) are questions of this chapter. A claim *holds* when every condition of its rule is met, *partly* when some are, and *fails* when
 # none is. A claim that this run cannot test stays *open*. The thresholds of the measured conditions were fixed after pilot runs
 # with seeds that this page does not use.
 
@@ -813,6 +811,7 @@ import time as clock
 
 import numpy as np
 import torch
+from matplotlib.colors import to_rgb
 
 from kexue_lib import lab, min_norm, multitask
 from kexue_lib.lab import Criterion, multidigits, settled
@@ -873,7 +872,7 @@ claims.register(
         ),
         Criterion("close", "median excess after 1000 steps below 0.1 %", lambda v: v["median excess (%)"] < 0.1),
     ],
-    evidence=["D6.2", "D6.5", "D6.7"],
+    evidence=["D6.3", "D6.7", "D6"],
 )
 claims.register(
     "C4",
@@ -910,13 +909,31 @@ claims.register(
     ],
 )
 claims.register(
+    "C5c",
+    "(ours) the exact line search from equal weights is slow where a task is idle",
+    kind="empirical",
+    how="the problems of C3, 1000 steps",
+    criteria=[
+        Criterion(
+            "slower",
+            "its median excess is at least 5 times that of either fixed share",
+            lambda v: v["excess, line (%)"] >= 5 * max(v["excess, 1/(k+1) (%)"], v["excess, 2/(k+2) (%)"]),
+        ),
+        Criterion("away", "with away steps it is below $10^{-8}$ %", lambda v: v["excess, away (%)"] < 1e-8),
+    ],
+)
+claims.register(
     "C6",
     r"plain gradient descent in $\beta$ with $\alpha = \mathrm{softmax}\,\beta$ does it too",
     kind="exact",
     how="the slope is derived; the problems of C3, 1000 steps",
     criteria=[
         settled(D["D8.1"], "the slope"),
-        Criterion("close", "median excess below 10 %", lambda v: v["median excess, softmax (%)"] < 10),
+        Criterion(
+            "close",
+            "median excess below 1 % with the best of eight rates",
+            lambda v: v["median excess, softmax (%)"] < 1,
+        ),
         Criterion(
             "as good",
             "not above that of the iteration of C3",
@@ -930,8 +947,8 @@ claims.register(
     "C8a",
     r"$\|\sum\alpha_ig_i\| \le \|\sum\alpha_i\nabla_HL_i\|\,\|\nabla_\theta H\|$",
     kind="exact",
-    how="Lagrange's identity, written out",
-    steps=[D["D10"]],
+    how="Lagrange's identity, written out for 2 and 3 entries and parameters",
+    criteria=[settled(D["D10.1"], "the identity"), settled(D["D10"], "the bound", assuming=["D10.1"])],
 )
 claims.register(
     "C8b",
@@ -987,11 +1004,11 @@ claims.register(
         Criterion(
             "min norm", "$R^2$ of the third task, range over the units: more than 0.2", lambda v: v["range, MGDA"] > 0.2
         ),
-        Criterion("normalised", "on normalised gradients: less than 0.1", lambda v: v["range, normalised"] < 0.1),
+        Criterion("normalised", "on normalised gradients: less than 0.15", lambda v: v["range, normalised"] < 0.15),
         Criterion(
             "good",
-            "normalised, every unit: both accuracies above 85 %, $R^2$ above 0.8",
-            lambda v: v["lowest accuracy (%)"] > 85 and v["lowest R2"] > 0.8,
+            "normalised, every unit: both accuracies above 80 %, $R^2$ above 0.7",
+            lambda v: v["lowest accuracy (%)"] > 80 and v["lowest R2"] > 0.7,
         ),
     ],
 )
@@ -1006,14 +1023,15 @@ claims.table()
 # %% tags=["experiment", "hide-input"]
 situations = {
     "two tasks: the foot of the altitude": [[2.4, 0.4], [-1.0, 1.5]],
-    "three tasks: one has no weight": [[2.2, 1.6], [-1.6, 1.0], [0.9, 0.7]],
+    "three tasks: one has no weight": [[0.9, 2.0], [-1.5, 0.6], [1.9, 0.7]],
     "zero is inside: nothing to gain": [[2.0, 0.6], [-1.7, 1.1], [-0.3, -1.6]],
 }
 turns = np.linspace(0, 2 * np.pi, 3601)
 circle = np.stack([np.cos(turns), np.sin(turns)], -1)
 hull_data = {}
+arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 13}
 with lab.style.use() as plt:
-    fig, panels = plt.subplots(1, 3, figsize=(9.6, 3.7))
+    fig, panels = plt.subplots(1, 3, figsize=(9.6, 3.7), sharey=True)
     for number, (ax, (name, vectors)) in enumerate(zip(panels, situations.items(), strict=True), 1):
         g = np.array(vectors)
         found = min_norm.min_norm_point(torch.tensor(g))
@@ -1023,20 +1041,20 @@ with lab.style.use() as plt:
             good = np.where(allowed[:, None], circle, np.nan)
             middle = circle[allowed].mean(0)
             order = np.argsort(circle[allowed] @ np.array([-middle[1], middle[0]]))
-            sector = 3 * circle[allowed][order]
+            sector = 2.3 * circle[allowed][order]
             ax.fill(*np.vstack([[0, 0], sector]).T, color=lab.style.PALETTE["blue"], alpha=0.13, linewidth=0)
-        ax.fill(*g.T, facecolor=lab.style.PALETTE["orange"], alpha=0.25, edgecolor=lab.style.PALETTE["orange"])
+        ax.fill(
+            *g.T,
+            facecolor=(*to_rgb(lab.style.PALETTE["orange"]), 0.25),
+            edgecolor=lab.style.PALETTE["orange"],
+            linestyle="-",
+        )
         for which, vector in enumerate(g, 1):
-            ax.annotate("", vector, (0, 0), arrowprops={"arrowstyle": "-|>", "color": lab.style.INK, "linewidth": 1.2})
+            ax.annotate("", vector, (0, 0), arrowprops=arrow | {"color": lab.style.INK, "linewidth": 1.3})
             ax.annotate(f"$g_{which}$", 1.14 * vector + [0, 0.06], ha="center", va="center")
         if np.linalg.norm(point) > 1e-9:
-            ax.annotate(
-                "",
-                point,
-                (0, 0),
-                arrowprops={"arrowstyle": "-|>", "color": lab.style.PALETTE["blue"], "linewidth": 2.6},
-            )
-            ax.annotate("$u^*$", point * 0.55 + [-0.22, 0.0], color=lab.style.PALETTE["blue"], fontsize=12)
+            ax.annotate("", point, (0, 0), arrowprops=arrow | {"color": lab.style.PALETTE["blue"], "linewidth": 2.4})
+            ax.annotate("$u^*$", 0.5 * point + [-0.3, 0.0], color=lab.style.PALETTE["blue"], fontsize=12, ha="center")
         ax.plot([0], [0], "o", color=lab.style.INK, markersize=4)
         ax.set(xlim=(-2.3, 2.9), ylim=(-2.1, 2.4), aspect="equal", xlabel="first parameter")
         lab.style.title(ax, name)
@@ -1129,6 +1147,13 @@ lengths = {
     rule: (2 * path.values.clamp(min=0) / scale_).sqrt().clamp(min=1e-16).median(-1).values
     for rule, path in inside_paths.items()
 }
+claims.measure(
+    "C5c",
+    {
+        f"excess, {short} (%)": 100 * excess[rule][last].item()
+        for rule, short in (("line", "line"), ("average", "1/(k+1)"), ("open", "2/(k+2)"), ("away", "away"))
+    },
+)
 names = {
     "line": "line search",
     "average": "$1/(k+1)$, the post's",
@@ -1141,9 +1166,9 @@ with lab.style.use() as plt:
     for rule, label in names.items():
         left.plot(shown, excess[rule][shown], marker="", label=label)
         right_.plot(shown, lengths[rule][shown], marker="", label=label)
-    left.set(xscale="log", yscale="log", xlabel="steps $k$", ylabel="excess $(f - f^*)/f^*$", ylim=(1e-12, 3))
+    left.set(xscale="log", yscale="log", xlabel="steps $k$", ylabel="excess $(f - f^*)/f^*$", ylim=(1e-15, 3))
     right_.set(xscale="log", yscale="log", xlabel="steps $k$", ylabel=r"$\|u\|$ / rms $\|g_i\|$", ylim=(1e-8, 2))
-    left.legend(loc="lower left", fontsize=8)
+    right_.legend(loc="lower left", fontsize=8)
     lab.style.title(left, "A task without weight")
     lab.style.title(right_, "Zero inside the hull")
 lab.figure(
@@ -1177,9 +1202,15 @@ for rule, label in names.items():
 # %% tags=["experiment", "hide-input"]
 example = torch.tensor([[1.0, 2.0], [2.0, 5.0]], dtype=torch.float64)
 idle = {g: min_norm.simplex_descent(example, 1000, 0.2, g).weights[:, 1] for g in min_norm.GEOMETRIES}
-eta_ = (0.5 / edge_gram.abs().amax((-2, -1))).min().item()
-descents = {g: min_norm.simplex_descent(edge_gram, last, eta_, g) for g in min_norm.GEOMETRIES}
-descent_excess = {g: ((path.values - least) / least).median(-1).values for g, path in descents.items()}
+# Many rates at once: to scale K is to scale the rate. For each geometry the rate that ends lowest is shown.
+rates = 2.0 ** torch.arange(-2, 6, dtype=torch.float64)
+unit_ = edge_gram.abs().amax((-2, -1))
+scaled = rates[:, None, None, None] * (edge_gram / unit_[:, None, None])
+descent_excess = {}
+for g in min_norm.GEOMETRIES:
+    path = min_norm.simplex_descent(scaled, last, 1.0, g)
+    medians = (path.values * unit_ / rates[:, None] / least - 1).median(-1).values  # (steps + 1, rates)
+    descent_excess[g] = medians[:, medians[-1].argmin()].clamp(min=1e-17)
 claims.measure(
     "C6",
     {
@@ -1209,7 +1240,7 @@ lab.figure(
     title="Descent in a softmax is slow where a task is to be dropped",
     caption=(
         "**Figure 3.** Left: the weight of the task that should get none, for two ways to move the same softmax. Right: median excess "
-        "over the 20 problems on the left of Figure 2, with one small fixed rate for both."
+        "over the 20 problems on the left of Figure 2, each with the best of eight fixed rates."
     ),
     alt=(
         "Left panel: the weight falls like one over the number of steps for descent in beta and exponentially for the mirror step. "
@@ -1244,6 +1275,7 @@ def landscape(theta):
 
 ring = run.generator("starts")
 turn, radius = (torch.rand(6, generator=ring, dtype=torch.float64) for _ in range(2))
+turn = (torch.arange(6) + turn) / 6  # one in each sector
 starts = (0.5 + radius)[:, None] * torch.stack([torch.cos(2 * np.pi * turn), torch.sin(2 * np.pi * turn)], -1)
 walks = {}
 for rule in ("min norm", "sum"):
@@ -1306,8 +1338,8 @@ lab.figure(
 )
 
 # %% [markdown]
-# Along the blue paths both losses fall in every step, so a path can never run along the front: it stops where it first meets it.
-# Which Pareto point that is depends on the start. The method finds *a* compromise; it does not choose one.
+# Along the blue paths both losses fall in every step, so a path can never run along the front: it stops where it first meets it. In the
+# plane of losses the paths run at 45 degrees wherever both tasks have weight: equal gain, each in its own unit (section 4). Which Pareto point that is depends on the start. The method finds *a* compromise; it does not choose one.
 #
 # ## 16 Three tasks on one trunk
 #
@@ -1380,15 +1412,15 @@ with lab.style.use() as plt:
         (("left digit (accuracy)", "o"), ("right digit (accuracy)", "s"), ("ink ($R^2$)", "D"))
     ):
         values = [scores[where[rule, UNIT], column] for rule in compared]
-        left.plot(values, rows, linestyle="none", marker=mark, markersize=8, label=task)
+        left.plot(values, rows + 0.17 * (1 - column), linestyle="none", marker=mark, markersize=8, label=task)
     own = [bad[where[rule, UNIT]] for rule in compared]
     adams = [bad_adam[where[rule, UNIT]] for rule in compared]
     right_.barh(rows + 0.19, own, height=0.36, label="the update $u$")
     right_.barh(rows - 0.19, adams, height=0.36, label="what Adam makes of it", alpha=0.55)
     left.set_yticks(rows, compared)
-    left.set(xlabel="on new digits", ylabel="rule")
+    left.set(xlabel="on new digits", ylabel="rule", xlim=(0, 1))
     right_.set(xlabel="steps that make a task worse (%)")
-    left.legend(loc="lower left", fontsize=8)
+    left.legend(loc="upper left", fontsize=8)
     right_.legend(loc="best", fontsize=8)
     lab.style.title(left, "How well each task is learned")
     lab.style.title(right_, "How often a task gets worse")
@@ -1415,7 +1447,9 @@ lab.figure(
 # %% [markdown]
 # Three things can be read from the figure. First, the theorem at work: the min-norm update is never bad, and its shortcut often is.
 # Second, a guarantee to first order is not the same as good results: without normalisation MGDA (and its shortcut more so) starves the
-# task with the large gradients. Third, a trap: *Adam changes the direction*, and with it the guarantee is gone, for every rule.
+# task with the large gradients. Third, a trap: *Adam changes the direction*, and with it the guarantee is gone, for every rule. (Other traps:
+# momentum mixes in old directions; the weights depend on the noise of the batch that they weigh; and a Gram matrix in half precision is
+# not positive any more.)
 #
 # How much the unit of the third loss matters is seen by changing it.
 
@@ -1428,7 +1462,7 @@ with lab.style.use() as plt:
         ax.plot(every_unit, both_labels, label=f"{rule}: labels (accuracy)")
     ax.set(
         xscale="log",
-        xlabel="gradients of the third loss grow like the square of its unit",
+        xlabel="ink counted in units of $1/x$ standard deviations: $x$",
         ylabel="on new digits",
         ylim=(0, 1),
     )
@@ -1503,7 +1537,7 @@ if run.scale == "full":
         title="What the gradients of eight tasks cost",
         caption="**Figure 7.** Median time of a step: all gradients of the encoder in one batched pass, and the shortcut.",
         alt="Time of a step against the number of parameters, one curve for MGDA and one for MGDA-UB.",
-        data={"parameters": amount} | {name: values for name, values in seconds.items()},
+        data={"parameters": amount} | seconds,
     )
 else:
     print("The time of a step is taken in a full run only.")
@@ -1579,13 +1613,12 @@ display(
 # </details>
 
 # %% tags=["hide-cell"]
-lengths_ = sp.symbols("a b c", positive=True)
-star = [size * Matrix([cos(2 * pi * q_ / 3), sin(2 * pi * q_ / 3)]) for q_, size in enumerate(lengths_)]
-whole = sum(1 / size for size in lengths_)
-mean_vector = sum((vector / size / whole for vector, size in zip(star, lengths_, strict=True)), sp.zeros(2, 1))
-shifted = sum((vector / size for vector, size in zip(star[1:], lengths_[1:], strict=True)), sp.zeros(2, 1))
+third = 2 * pi / 3
 display(
-    D.exact("D13.4", eq(shifted[0], -star[0][0] / lengths_[0]), by="the other two unit vectors undo the first one"),
+    *(
+        D.exact(f"D13.{number}", eq(f(phi) + f(phi + third) + f(phi - third), 0), by=text)
+        for number, f, text in ((4, cos, "three unit vectors at 120 degrees cancel"), (5, sin, "the other entry"))
+    )
 )
 
 # %% [markdown]
