@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable
 
 import sympy as sp
+from sympy.concrete.expr_with_limits import ExprWithLimits
 
 from .errors import DerivationError
+from .nested_sums import reorder_sums
 from .timelimit import TimeLimitReached, time_limit
 from .vocabulary import MaxOver
 
@@ -105,7 +107,7 @@ def name_sums(expr: sp.Expr) -> sp.Expr:
     for _ in range(6):
         expr = split_sums(expr.replace(lambda e: isinstance(e, sp.Sum), rewrite_body))
         sums = [e for e in expr.atoms(sp.Sum) if not e.function.has(sp.Sum)]
-        bound = {limit[0] for e in expr.atoms(sp.Sum) for limit in e.limits}
+        bound = _bound(expr)
         # a sum that mentions the index of another one has to wait until that one is split
         free = [e for e in sums if not (e.free_symbols - {limit[0] for limit in e.limits}) & bound]
         for e in sorted(free, key=sp.default_sort_key):
@@ -184,6 +186,13 @@ def _equals(expr: sp.Expr) -> sp.Expr:
     return sp.Integer(0) if expr.equals(0) is True else expr
 
 
+def _bound(expr: sp.Basic) -> set[sp.Basic]:
+    """What is bound anywhere in an expression."""
+    found: set[sp.Basic] = {limit[0] for e in expr.atoms(ExprWithLimits) for limit in e.limits}
+    found |= {e.args[1] for e in expr.atoms(sp.Limit)}
+    return found.union(*(e.variables for e in expr.atoms(sp.Subs)))
+
+
 def evaluate(expr: sp.Expr) -> sp.Expr:
     """Carry out derivatives, integrals and so on, but leave sums over entries of a vector as they are.
 
@@ -196,17 +205,21 @@ def evaluate(expr: sp.Expr) -> sp.Expr:
     expr = expr.replace(lambda e: isinstance(e, sp.Derivative), differentiate)
     kept: dict[sp.Basic, sp.Dummy] = {}
 
-    def keep(total: sp.Sum) -> sp.Expr:
-        facts = {"positive": True} if total.function.is_positive else {}
-        return kept.setdefault(total, sp.Dummy("S", **facts))
+    def keep(e: sp.Expr) -> sp.Expr:
+        facts = {"positive": True} if isinstance(e, sp.Sum) and e.function.is_positive else {}
+        return kept.setdefault(e, sp.Dummy("S", **facts))
 
-    hidden = expr.replace(lambda e: isinstance(e, sp.Sum) and e.has(sp.Indexed), keep)
-    names = {name: total for total, name in kept.items()}
-    # a sum inside a sum was hidden first: put back until no name is left
-    result = hidden.doit()
-    while result.free_symbols & names.keys():
-        result = result.xreplace(names)
-    return result
+    def hide(e: sp.Basic) -> sp.Basic:
+        """From the outside in: what is bound further out must not get lost in a name."""
+        if isinstance(e, sp.Sum) and e.has(sp.Indexed):
+            return keep(e)
+        if isinstance(e, (ExprWithLimits, sp.Limit, sp.Subs)):
+            inside = set().union(*(total.free_symbols for total in e.atoms(sp.Sum) if total.has(sp.Indexed)))
+            if inside & _bound(e):
+                return keep(e)
+        return e.func(*map(hide, e.args)) if e.args else e
+
+    return hide(expr).doit().xreplace({name: e for e, name in kept.items()})
 
 
 CASCADE: tuple[tuple[str, Rewrite], ...] = (
@@ -219,6 +232,7 @@ CASCADE: tuple[tuple[str, Rewrite], ...] = (
     ("common denominator", _together),
     ("laws of logarithms", _logs),
     ("sums as unknowns", lambda e: name_sums(e) if e.has(sp.Sum) else e),
+    ("order of sums", lambda e: reorder_sums(e) if e.has(sp.Sum) else e),
     ("simplify", sp.simplify),
     ("exponentials", _exponentials),
     ("one logarithm", _log_of_quotient),
