@@ -912,8 +912,8 @@ claims.register(
         Criterion("window", "with a window: rank 200", lambda e: e["rank with a window"] == 200),
         Criterion(
             "use",
-            "trained, 16 codes: without its bias at least 0.01 nats worse",
-            lambda e: e["added without bias"] >= 0.01,
+            "trained, 16 codes: without its bias at least 0.005 nats worse",
+            lambda e: e["added without bias"] >= 0.005,
         ),
     ],
     evidence=["D11.1"],
@@ -1319,7 +1319,7 @@ with lab.style.use() as plt:
             axes.axvline(meets[kind], color=lab.style.MUTED, linewidth=0.8)
             axes.annotate(
                 f"equal at {meets[kind]:.0f}",
-                (meets[kind], 0.03),
+                (meets[kind], 0.94),
                 xycoords=("data", "axes fraction"),
                 xytext=(5, 0),
                 textcoords="offset points",
@@ -1367,10 +1367,10 @@ print(
 print("memory with gradients, bytes for a token:", lab.approx(clock["memory"][-1] / sizes[-1], 3))
 
 # %% [markdown]
-# The fused kernel is a strong opponent, and still the crossing lies in the range of every day's texts. Two things make the
-# quantized form fast on a core: the values are added to their codes by an indexed sum instead of a product with a
-# one-hot matrix, and a chunk of scores stays in the processor's cache. Without a bias and without gradients the length of a
-# block is free, so short blocks can be used, and the crossing comes before the $3l + 3c + 1$ of the count.
+# The count and the clock need not agree. Dense attention is a single fused kernel; ours is a few calls for each chunk of blocks.
+# Two things keep it fast on a core. Values are added to their codes by an indexed sum, where a product with a one-hot matrix
+# would cost as much as all scores against the codes. And a chunk of scores is small enough for the processor's cache. Without
+# a bias, and without gradients that are cut, the length of a block changes nothing but the time, so the routine chooses it.
 #
 # ## 14 The exact gradient, on the clock
 #
