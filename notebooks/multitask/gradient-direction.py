@@ -13,7 +13,7 @@
 #     title_zh: 多任务学习漫谈（二）：行梯度之事
 #     title_en: "Multi-task learning (2): acting on gradients"
 #     date: 2022-02-08
-#     prerequisites: [8870]
+#     prerequisites: [loss-weighting]
 #     minutes: {quick: 1, full: 20}
 # ---
 
