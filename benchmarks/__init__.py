@@ -59,6 +59,7 @@ None; if it returns something else (lists of tags, say), ``read`` turns that int
           return step
 
 * **Only some cases**: ``Contestant(applies=lambda case: …)``; **only some devices**: ``Case(devices=("cuda",))``.
+* **A dtype of its own**: inputs that are float64 whatever is asked for; the record says what it was.
 * **Another result on purpose** (random samples): ``Contestant(agrees=lambda case: False)``; less work on purpose (a
   lower limit of the cost): the role ``"limit"`` as well, which is shown and never the best peer.
 * **Very slow contestants** need nothing: one whose single call is long gets fewer turns (three at least), and its

@@ -351,6 +351,7 @@ def measure(
     """
     torch.manual_seed(seed)
     inputs = case.inputs(device, dtype)
+    dtype = next((x.dtype for x in inputs if x.is_floating_point()), dtype)  # a case may insist on one
     runners: list[_Runner] = []
     missing = []
     for contestant in operation.contestants:

@@ -97,6 +97,13 @@ def test_contestants_have_to_agree():
         measured(operation(peer=lambda x: torch.sin(x) * (1 + 1e-6), tolerance=1e-7), dtype=torch.float64)
 
 
+def test_a_case_may_insist_on_its_dtype():
+    case = Case("exact", lambda device, dtype: (torch.ones(4, dtype=torch.float64),))
+    assert measured(operation(cases=(case,)))["dtype"] == "float64"
+    assert measured(operation(), dtype=torch.float64)["dtype"] == "float64"
+    assert measured(operation())["dtype"] == "float32"
+
+
 def test_infinities_of_one_sign_agree_and_integers_have_to_be_equal():
     assert measuring._distance(torch.tensor([-torch.inf, 1.0]), torch.tensor([-torch.inf, 1.0])) == 0
     assert not measuring._distance(torch.tensor([torch.inf, 1.0]), torch.tensor([-torch.inf, 1.0])) < 1

@@ -22,7 +22,7 @@ _HEAD = """\
 # Benchmarks
 
 How fast `kexue_lib` is beside its own plain forms (the specification that tests compare with) and beside its *peers*:
-other packages, or the lines one would write by hand. Nothing here is written by hand.
+other packages, or the lines one would write by hand. All numbers come from the record of one command.
 
 - All contestants of a case compute the same thing from the same inputs, compared before they are timed, and take turns
   in one process. An operation whose tests are red gets no number.
@@ -46,7 +46,7 @@ page.
 """
 
 _WORDS = {"met": "faster", "open": "equal", "missed": "**slower**"}
-_MODES = {"forward": "forward", "forward+backward": "forward and backward", "step": "step"}
+_MODES = {"forward": "forward", "forward+backward": "forward + backward", "step": "step"}
 
 
 def record_path(project: Project) -> Path:
@@ -156,7 +156,7 @@ def _summary(operations: dict[str, dict[str, Any]]) -> list[str]:
         lines += ["", "Where the goal is missed:", ""]
         lines += [
             f"- `{r['operation']}`, {_text(r['case'])}, {_MODES.get(r['mode'], r['mode'])}: {_interval(r['ratio'])} of "
-            f"{_text(r['best_peer'])}. {_text(r.get('note') or 'No reason is recorded.')}"
+            f"{_text(r['best_peer'])}. {_sentence(r.get('note') or 'No reason is recorded.')}"
             for r in missed
         ]
     return lines
@@ -169,10 +169,9 @@ def _are(count: int) -> str:
 def _operation(project: Project, name: str, entry: dict[str, Any]) -> list[str]:
     lines = [f"### `{name}`", ""]
     if entry["about"]:
-        about = _text(entry["about"]).rstrip(".")
-        lines += [f"{about[:1].upper()}{about[1:]}.", ""]
+        lines += [_sentence(entry["about"]), ""]
     if entry["refused"]:
-        return [*lines, f"No number: {_text(entry['refused'])}"]
+        return [*lines, f"No number: {_sentence(entry['refused'])}"]
     stale = stale_files(project, entry)
     if stale:
         files = ", ".join(f"`{file}`" for file in stale)
@@ -253,18 +252,23 @@ def _text(text: str) -> str:
     return " ".join(text.split())
 
 
+def _sentence(text: str) -> str:
+    text = _text(text).rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def _time(ms: float) -> str:
     for unit, size in (("s", 1e3), ("ms", 1.0)):
         if ms >= size:
-            return f"{_digits(ms / size)} {unit}"
-    return f"{_digits(ms * 1e3)} µs"
+            return f"{_digits(ms / size)}\N{NO-BREAK SPACE}{unit}"
+    return f"{_digits(ms * 1e3)}\N{NO-BREAK SPACE}µs"
 
 
 def _bytes(count: int) -> str:
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= size:
-            return f"{_digits(count / size)} {unit}"
-    return f"{count} B"
+            return f"{_digits(count / size)}\N{NO-BREAK SPACE}{unit}"
+    return f"{count}\N{NO-BREAK SPACE}B"
 
 
 def _digits(value: float) -> str:
@@ -276,7 +280,7 @@ def _factor(value: float) -> str:
 
 
 def _interval(ratio: dict[str, Any]) -> str:
-    text = f"{_ratio(ratio['median'])} [{_ratio(ratio['low'])}, {_ratio(ratio['high'])}]"
+    text = f"{_ratio(ratio['median'])} [{_ratio(ratio['low'])},\N{NO-BREAK SPACE}{_ratio(ratio['high'])}]"
     return text if ratio["coverage"] >= 0.95 else f"{text} at {100 * ratio['coverage']:.0f} %"
 
 

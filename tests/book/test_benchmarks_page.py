@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from conftest import Checkout
+from checkouts import Checkout
 
 from kexue_lib.book.benchmarks_page import benchmarks_page, read_record, record_path, stale_files, validate
 from kexue_lib.book.errors import BookError
@@ -80,7 +80,7 @@ def entry(*records: dict[str, Any], **more: Any) -> dict[str, Any]:
 def write(checkout: Checkout, **operations: Any) -> str:
     document = json.dumps({"schema": 2, "operations": operations})
     checkout.write("book/records/benchmarks.json", document)
-    return benchmarks_page(checkout.project)
+    return benchmarks_page(checkout.project).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def cells(page: str, start: str) -> list[str]:
@@ -106,7 +106,7 @@ def test_the_page_shows_times_ratios_factors_and_verdicts(checkout: Checkout) ->
     assert "## A quick derivation of the entropy-invariant softmax" in page
     assert "### `op`\n\nWhat it computes, with \\$x\\$.\n" in page
     assert cells(page, "small") == [
-        *("small", "forward and backward", "500 µs", "a\\|b package", "1.00 ms", "0.50 [0.45, 0.55]", "faster"),
+        *("small", "forward + backward", "500 µs", "a\\|b package", "1.00 ms", "0.50 [0.45, 0.55]", "faster"),
         "50.0× (promised 40.0×)",
     ]
     assert cells(page, "large") == [
@@ -124,7 +124,7 @@ def test_the_page_says_which_operations_miss_the_goal_and_why(checkout: Checkout
     silent = record("large", 3.0, 1.0, "missed", bar=1.5)
     page = write(checkout, op=entry(slow, silent))
     assert (
-        "- `op`, small, forward and backward: 2.00 [1.80, 2.20] of a\\|b package. because \\<small\\> things\\_are"
+        "- `op`, small, forward + backward: 2.00 [1.80, 2.20] of a\\|b package. Because \\<small\\> things\\_are"
         in page
     )
     assert "No reason is recorded." in page
@@ -143,7 +143,7 @@ def test_an_operation_without_peer_or_number(checkout: Checkout) -> None:
     assert "Not installed when this was measured: not there." in page
     assert "Without a number, because they were refused: `bad`." in page
     assert (
-        "## Other operations\n\n### `bad`\n\nWhat it computes, with \\$x\\$.\n\nNo number: its tests are red\n" in page
+        "## Other operations\n\n### `bad`\n\nWhat it computes, with \\$x\\$.\n\nNo number: Its tests are red.\n" in page
     )
 
 
@@ -243,7 +243,7 @@ def test_a_broken_file_is_named(checkout: Checkout) -> None:
 
 
 def test_the_committed_record_can_be_read() -> None:
-    from conftest import REPOSITORY
+    from checkouts import REPOSITORY
 
     from kexue_lib.book.project import Project
 
