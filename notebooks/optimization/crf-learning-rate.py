@@ -707,9 +707,13 @@ claims.register(
     "C1b",
     "and yet the F1 does not suffer",
     kind="empirical",
-    how="our weak encoder, $s = 1$ against the softmax that it started from (BERT: C4b)",
+    how="our weak encoder, fine-tuned with $s = 1$ and with $s = 1000$ (a strong encoder: C4b)",
     criteria=[
-        Criterion("F1", "mean F1 of both matrices not below the softmax's", lambda v: v["mean F1 gain, s = 1"] >= 0)
+        Criterion(
+            "F1",
+            "mean F1 of both matrices at $s = 1$ at most one point below that at $s = 1000$",
+            lambda v: v["mean F1, s = 1 minus s = 1000"] >= -0.01,
+        )
     ],
 )
 claims.register(
@@ -1040,7 +1044,7 @@ claims.measure(
         "most rows right, s = 1": max(rows_right(one["after"]) for one in of_scale[1]),
     },
 )
-claims.measure("C1b", {"mean F1 gain, s = 1": np.mean(gain[1])})
+claims.measure("C1b", {"mean F1, s = 1 minus s = 1000": np.mean(gain[1]) - np.mean(gain[1000])})
 claims.measure("C2", {"least agreement, s = 1": min(one["result"].agreement for one in of_scale[1])})
 claims.measure(
     "C3a",
@@ -1094,7 +1098,7 @@ with lab.style.use() as plt:
 lab.figure(
     fig,
     name="multiplier",
-    title="The transitions move as far as their rate allows",
+    title="The transitions move as far as their rate allows, until they arrive",
     caption=(
         r"**Figure 1.** One epoch of fine-tuning at the rate $\eta = 10^{-4}$, the transitions at $s\,\eta$. Left: the largest "
         r"move of an entry, and $s\,\eta$ times the number $T$ of steps. Dashed: how far the emissions move at $s = 1$ (root "
@@ -1118,7 +1122,8 @@ lab.figure(
 # %% [markdown]
 # The dotted line is not a fit: it is $s\,\eta\,T$. At small $s$ the entries move at nearly full speed, all the time in one
 # direction. So it is not a vanished gradient that keeps them in place, claim C3c, but the rate: the first half of the post's
-# explanation is the right one. Only at $s = 1000$ do they stop before their reach is exhausted. They have arrived.
+# explanation is the right one. Only at $s = 1000$ do they stop before their reach is exhausted: they have arrived, and both
+# initial matrices end at nearly the same one.
 #
 # Next, the matrices themselves, in the gauge in which they can be judged.
 
@@ -1146,7 +1151,7 @@ with lab.style.use() as plt:
                 ha="center",
                 va="center",
                 fontsize=8.5,
-                color="white" if abs(value) > 2.4 else "#262626",
+                color="white" if abs(value) > 2.0 else "#262626",
             )
             if legal[row, column]:
                 ax.add_patch(
@@ -1251,13 +1256,14 @@ for s_ in scales:
 
 # %% [markdown]
 # Even a matrix that has learned nothing changes about a tenth of the tags here. So the CRF with $s = 1$ is no argmax, claim
-# C2: our emissions hesitate often, and BERT's seldom do. But it changes them at random, and that costs about as much as it
-# gives.
+# C2: our emissions hesitate often, and BERT's seldom do. But what it has not learned it cannot mend. Legal outputs come only
+# with learned transitions.
 #
 # ## 12 Why it stops: the gradient
 #
 # The last piece of the explanation is the gradient that the transitions would get from emissions that fit better and better.
-# [D6.6](#D6.6) bounds it by the mistakes, and so it is.
+# The sixteen parts of one step add up to zero, so half the sum of their sizes is the part of the true step, and
+# [D6.4](#D6.4) bounds that by two mistakes.
 
 # %% tags=["experiment", "hide-input"]
 strength, mistakes = np.array(pulls).T
