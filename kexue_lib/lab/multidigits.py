@@ -262,6 +262,11 @@ def train(
     pairs = pairs.to(device)
     adam = torch.optim.Adam(model.parameters(), lr=lr)
     kept: dict[str, list[Tensor]] = {name: [] for name in TrainingRecord.__dataclass_fields__}
+    # Large buffers are made once: to ask the system for new memory in every step costs as much as the arithmetic.
+    ends = np.cumsum([p[0].numel() for p in trunk]).tolist()
+    places = [slice(end - p[0].numel(), end) for p, end in zip(trunk, ends, strict=True)]
+    matrix = torch.empty(members, n, ends[-1], dtype=torch.float64, device=device)
+    taken = torch.empty(members, ends[-1], dtype=torch.float64, device=device)
     upper = torch.triu(torch.ones(n, n, dtype=torch.bool, device=device), 1)
     for _ in progress(range(steps), desc=desc):
         rows = torch.randint(len(pairs), (batch,), generator=generator).to(device)
@@ -278,19 +283,22 @@ def train(
         found = shared_gradients(model(part.images), heads, trunk)
         assert found.parameters is not None  # they were asked for
         losses = torch.stack(values, dim=-1).double()  # (E, n)
-        matrix = torch.cat([g.flatten(2) for g in found.parameters], dim=-1).transpose(0, 1).double()  # (E, n, p)
+        for g, place in zip(found.parameters, places, strict=True):
+            matrix[:, :, place] = g.detach().flatten(2).transpose(0, 1)
         gram = matrix @ matrix.mT
         above = found.representation.transpose(0, 1).flatten(2).double()  # (E, n, batch · width)
         seen = gram.cpu(), (above @ above.mT).cpu(), losses.cpu()  # rules are tiny: not for a GPU
         coefficients = torch.stack(
             [RULES[name](Step(a, b, c, generator)) for name, a, b, c in zip(rules, *seen, strict=True)]
         ).to(gram)
-        before = [p.detach().clone() for p in trunk]
+        for p, place in zip(trunk, places, strict=True):
+            taken[:, place] = p.detach().flatten(1)
         for p, g in zip(trunk, found.parameters, strict=True):
             p.grad = torch.einsum("en,ne...->e...", coefficients.to(g), g)
         adam.step()
         with torch.no_grad():
-            taken = torch.cat([(old - p).flatten(1) for old, p in zip(before, trunk, strict=True)], dim=-1).double()
+            for p, place in zip(trunk, places, strict=True):
+                taken[:, place] -= p.flatten(1)
             norms = gram.diagonal(dim1=-2, dim2=-1).sqrt()
             served = (gram @ coefficients[..., None])[..., 0]
             length = (coefficients * served).sum(-1, keepdim=True).clamp(min=1e-300).sqrt()
