@@ -70,7 +70,7 @@ from sympy import (
     tanh,
 )
 
-from kexue_lib.derive import Derivation, Integer, Interval, Vector, eq, ge, le, tends
+from kexue_lib.derive import Derivation, Integer, Interval, MaxOver, Vector, eq, ge, le, tends
 
 # %% [markdown]
 # ## 1 Tokens that share a key share a score
@@ -270,21 +270,22 @@ display(
 # state. Which tokens may be in it? Those of the query's own block may not, since some of them lie in its future. The post, like
 # the paper, treats the block before it densely too. The reason is position: so far a score knows the code of a token but not
 # how long ago it was. A bias $B$ that depends on the distance can be added for near tokens, if it is zero for all that went
-# into the state. Two dense blocks leave room for a window of $l$ distances, $0$ to $l - 1$. This is claim C3.
+# into the state. With two dense blocks the distances $0$ to $l$ are free: even the first query of its block reaches back to
+# the first token of the block before. This is claim C3.
 #
 # Let the query be token $r$ of its block, and let $m$ blocks lie before the two dense ones.
 
 # %% tags=["hide-input"]
 length, m, r = sp.symbols("l m r", integer=True, positive=True)
 distance = Symbol("t", integer=True)
-beta = IndexedBase("beta", shape=(length,), real=True)
+beta = IndexedBase("beta", shape=(length + 1,), real=True)
 B = Function("B")
 query = (m + 1) * length + r
 near = exp(a[z[j]] + B(query - j))
 display(
     D.define(
         "D5.1",
-        eq(B(distance), Piecewise((beta[distance + 1], distance < length), (0, True))),
+        eq(B(distance), Piecewise((beta[distance + 1], distance <= length), (0, True))),
         by="the bias at distance $t \\ge 0$: free within the window, zero beyond",
     ),
     D.numeric(
@@ -310,8 +311,8 @@ display(
 # Two lines of the post need a correction here. First, it states the condition on the bias as "$B_{ij} = 0$ for $i < j$ or
 # $i - j \le l$". Read literally this makes the *near* bias vanish and leaves the far one free. Then two far tokens with the same
 # code have different scores, and they cannot be collected: the error below vanishes for all values only if $\beta_1 =
-# \beta_2 = 0$. What the sentences around it say, and what the method needs, is $B_{ij} = 0$ for $i - j \ge l$; and for $i <
-# j$ the causal mask $-\infty$ has to enter the block on the diagonal.
+# \beta_2 = 0$. The sentences around it, and the method, want $B_{ij} = 0$ for $i - j > l$; and for $i < j$ the causal mask
+# $-\infty$ has to enter the block on the diagonal.
 
 # %% tags=["hide-input"]
 b1, b2 = sp.symbols("beta_1 beta_2", real=True)
@@ -486,10 +487,32 @@ display(
 )
 
 # %% [markdown]
-# So the output of quantized attention differs from that of the true keys by at most $2\tanh(\varepsilon/2)$ times the length of
-# the longest value. By the inequality of Cauchy and Schwarz $\varepsilon$ is at most $\lambda\,\|q\|$ times the largest
-# distance of a key from its code. That is why Transformer-VQ normalizes queries and keys: it keeps $\|q\|$ fixed.
-#
+# The output moves by no more than twice that, times the largest value. And $\varepsilon$ is at most $\lambda\,\|q\|$ times the
+# largest distance $\|e\|$ of a key from its code, by the inequality of Cauchy and Schwarz (here in the plane: what is missing
+# to equality is a square). That is why Transformer-VQ normalizes queries and keys: it keeps $\|q\|$ fixed.
+
+# %% tags=["hide-input"]
+p1, p2, e1, e2 = sp.symbols("q_1 q_2 e_1 e_2", real=True)
+display(
+    D.numeric(
+        "D6.17",
+        le(
+            sp.Abs(over_tokens((phat[j] - p[j]) * v[j])),
+            2 * tanh(eps / 2) * MaxOver(sp.Abs(v[j]), (j, 1, n)),
+        ),
+        dims={n: (2, 3, 5)},
+        points=60,
+        by="how far the output can move",
+        uses=["D6"],
+    ),
+    D.exact(
+        "D6.18",
+        eq((p1**2 + p2**2) * (e1**2 + e2**2) - (p1 * e1 + p2 * e2) ** 2, (p1 * e2 - p2 * e1) ** 2),
+        by="so $|q\\cdot e| \\le \\|q\\|\\,\\|e\\|$",
+    ),
+)
+
+# %% [markdown]
 # ## 6 Gradients: is an exact one out of reach?
 #
 # Choosing the nearest code has no useful derivative. The straight-through estimator pretends: forward the key is its code
@@ -763,6 +786,12 @@ display(
     D.define("D10.3", eq(meet, 3 * block + 2 * (codes * (2 * dk + dv) + dv) / (dk + dv)), by="a length"),
     D.exact("D10", eq(dense_cost(meet), vq_cost), by="at this length both cost the same"),
     D.exact("D10.4", eq(meet, 3 * block + 3 * codes + 1), put={dk: width, dv: width}, by="$n_*$ for equal widths"),
+    D.exact(
+        "D10.5",
+        eq(size / block * codes * dv, size * dv),
+        put={block: codes},
+        by="memory: the states of all blocks at once take as much as the values themselves, if $l = c$",
+    ),
 )
 
 # %% [markdown]
