@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from conftest import STEP, Checkout
+from checkouts import STEP, Checkout
 
 
 def test_building_twice_changes_no_byte_and_does_nothing(built: Checkout) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import CARDS, REPOSITORY, Checkout
+from checkouts import CARDS, REPOSITORY, Checkout
 
 from kexue_lib.book.cards import read_card
 from kexue_lib.book.errors import BookError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import CLAIMS, PAGE, STEP, Checkout
+from checkouts import CLAIMS, PAGE, STEP, Checkout
 
 from kexue_lib.book.audit_run import read_audit, stale_audit
 from kexue_lib.book.check import card_problems, record_problems

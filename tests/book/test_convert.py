@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from conftest import Checkout
+from checkouts import Checkout
 
 from kexue_lib.book.config import read_config
 from kexue_lib.book.convert import cell_lines, parameters_of, to_notebook

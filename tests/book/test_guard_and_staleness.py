@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, Checkout
+from checkouts import REPOSITORY, Checkout
 
 from kexue_lib.book.config import read_config
 from kexue_lib.book.errors import BookError

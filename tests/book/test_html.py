@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, Checkout
+from checkouts import REPOSITORY, Checkout
 
 from kexue_lib.book.config import PLACEHOLDER, read_config
 from kexue_lib.book.errors import BookError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Checkout
+from checkouts import Checkout
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import REPOSITORY, Checkout
+from checkouts import REPOSITORY, Checkout
 
 from kexue_lib.book.lint import lint, markup, matrix_calculus
 from kexue_lib.book.project import Project

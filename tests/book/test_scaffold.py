@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from conftest import REPOSITORY, Checkout
+from checkouts import REPOSITORY, Checkout
 
 from kexue_lib.book.cards import read_card
 from kexue_lib.book.plan import disagreements, read_plan
