@@ -469,47 +469,51 @@ def _probe(
         if not loss.requires_grad:
             raise ValueError("the loss does not depend on any parameter")
         found = torch.autograd.grad(loss.sum(), values, allow_unused=True)
-    grads = [torch.zeros_like(p) if g is None else g for p, g in zip(values, found, strict=True)]
     before = None if features is None else features.detach().clone()
     start = loss.detach().double().reshape(rows)
     del loss, features
+    # Parameters of one shape are handled together, (tensors, members, numbers): a thousand layers are few calls then.
+    groups: dict[Any, list[int]] = {}
+    for k, p in enumerate(values):
+        groups.setdefault((p.shape, p.dtype, p.device), []).append(k)
+    places = list(groups.values())
+    saved = [torch.stack([values[k].detach() for k in group]) for group in places]
+    grads = []
+    for group, stack in zip(places, saved, strict=True):
+        full = [torch.zeros_like(values[k]) if (g := found[k]) is None else g for k in group]
+        grads.append(torch.stack(full).reshape(len(group), rows, stack[0].numel() // rows))
+    del found
 
-    def norms(tensors: list[Tensor], order: int) -> Tensor:
-        """The norm of each tensor for each member, (tensors, members)."""
-        if members is None:
-            return torch.stack(torch._foreach_norm(tensors, order)).double()[:, None]
-        found = [torch.linalg.vector_norm(t, order, dim=tuple(range(1, t.dim()))) for t in tensors]
-        return torch.stack(found).double()
+    def norms(tensors: list[Tensor], order: int) -> list[Tensor]:
+        return [torch.linalg.vector_norm(t, order, dim=2).double() for t in tensors]
 
-    squares, absolutes = norms(grads, 2).square(), norms(grads, 1)
-    g2, g1 = squares.sum(0), absolutes.sum(0)
-    table = torch.stack((squares, absolutes), dim=-1).tolist()
-    per_param = [{name: tuple(row[e]) for name, row in zip(names, table, strict=True)} for e in range(rows)]
-    saved = [p.detach().clone() for p in values]
-    signs = [g.sign() for g in grads] if steps.keys() != {"sgd"} else []
+    squares, absolutes = [t.square() for t in norms(grads, 2)], norms(grads, 1)
+    g2, g1 = (torch.stack([t.sum(0) for t in found]).sum(0) for found in (squares, absolutes))
+    table: list[Any] = [None] * len(values)
+    for group, two, one in zip(places, squares, absolutes, strict=True):
+        for k, row in zip(group, torch.stack((two, one), dim=-1).tolist(), strict=True):
+            table[k] = row
+    per_param = [{name: (row[e][0], row[e][1]) for name, row in zip(names, table, strict=True)} for e in range(rows)]
     effects: dict[str, list[StepEffect]] = {}
     with torch.no_grad():
         for kind, lr in steps.items():
             if kind == "sgd":
-                direction, linear = grads, -lr * g2
+                steps_of, linear = grads, -lr * g2
             elif kind == "sign":
-                direction, linear = signs, -lr * g1
+                steps_of, linear = [g.sign() for g in grads], -lr * g1
             else:
-                counts = torch.tensor([p.numel() // rows for p in saved], device=g2.device, dtype=g2.dtype)
-                sizes = norms(saved, 2) / counts.sqrt()[:, None]
-                sizes = torch.where(sizes > 0, sizes, 1.0)
-                each = sizes.to(saved[0].dtype)
-                if members is None:
-                    direction = list(torch._foreach_mul(signs, list(each[:, 0].unbind())))
-                else:
-                    shapes = [(members, *(1 for _ in p.shape[1:])) for p in saved]
-                    direction = [s * e.view(shape) for s, e, shape in zip(signs, each, shapes, strict=True)]
-                linear = -lr * (sizes * absolutes).sum(0)
+                flat = [p.reshape(g.shape) for p, g in zip(saved, grads, strict=True)]
+                sizes = [t / math.sqrt(max(1, g.shape[2])) for t, g in zip(norms(flat, 2), grads, strict=True)]
+                sizes = [torch.where(t > 0, t, 1.0) for t in sizes]
+                steps_of = [g.sign() * t[..., None].to(g.dtype) for t, g in zip(sizes, grads, strict=True)]
+                linear = -lr * torch.stack([(t * a).sum(0) for t, a in zip(sizes, absolutes, strict=True)]).sum(0)
             try:
-                torch._foreach_add_(values, direction, alpha=-lr)
+                for group, stack, move in zip(places, saved, steps_of, strict=True):
+                    torch._foreach_add_([values[k] for k in group], list(move.view_as(stack).unbind()), alpha=-lr)
                 after, moved = _loss(loss_fn(model), members)
             finally:
-                torch._foreach_copy_(values, saved)  # not add and subtract: that would leave rounding errors
+                for group, stack in zip(places, saved, strict=True):  # add and subtract would leave rounding errors
+                    torch._foreach_copy_([values[k] for k in group], list(stack.unbind()))
             change: list[float | None] = [None] * rows
             if before is not None and moved is not None:
                 change = (moved - before).reshape(rows, -1).double().square().mean(1).sqrt().tolist()
@@ -540,8 +544,9 @@ def update_probe_plain(
     _probed(model, {optimizer: lr}, parameters)
     other = copy.deepcopy(model)
     names, values = _probed(other, {optimizer: lr}, parameters)
-    loss, features = _loss(loss_fn(other))
-    grads = torch.autograd.grad(loss, values, allow_unused=True)
+    with torch.enable_grad():
+        loss, features = _loss(loss_fn(other))
+        grads = torch.autograd.grad(loss, values, allow_unused=True)
     per_param, linear = {}, 0.0
     with torch.no_grad():
         for name, p, found in zip(names, values, grads, strict=True):

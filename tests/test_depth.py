@@ -376,6 +376,13 @@ def test_one_backward_pass_for_several_steps():
         assert effects[optimizer] == K.update_probe(net, loss_of, optimizer, lr)
 
 
+def test_a_probe_needs_no_gradient_mode_around_it():
+    with torch.no_grad():
+        got, plain = (f(Net(), loss_of, "sgd", 1e-3) for f in (K.update_probe, K.update_probe_plain))
+    assert got.dL == pytest.approx(plain.dL)
+    assert got.g2 == K.update_probe(Net(), loss_of, "sgd", 1e-3).g2 > 0
+
+
 def test_chosen_parameters_only():
     net = Net()
     effect = K.update_probe(net, loss_of, "sgd", 1e-2, parameters=lambda name: name == "second")
