@@ -603,10 +603,9 @@ edge = Function("K", positive=True)
 
 def edge_values(size):
     """The integral of D8.7 (mpmath)."""
-    ends = [end for end in (0, 1, 3, 6, 12, 25, 50) if end < mpmath.pi * size / 4]
-    return mpmath.quad(
-        lambda y: (mpmath.cos(y / size) - mpmath.sin(y / size)) ** (size - 1), [*ends, mpmath.pi * size / 4]
-    )
+    last = min(mpmath.pi * size / 4, 400)  # beyond, the integrand is below e^-400
+    ends = [end for end in (0, 1, 3, 6, 12, 25, 50, 100) if end < last]
+    return mpmath.quad(lambda y: (mpmath.cos(y / size) - mpmath.sin(y / size)) ** (size - 1), [*ends, last])
 
 
 display(
@@ -640,19 +639,11 @@ display(
         by="so $2^{d/2}\\sqrt{\\pi d}\\,P(d) \\to 1$: the share falls like $2^{-d/2}/\\sqrt{\\pi d}$",
         uses=["D8.8"],
     ),
-    D.limit(
-        "D8.9",
-        tends(constant * sqrt(2) / width * edge(width), width, oo, 0),
-        gauge=1 / sqrt(width),
-        along=[mpmath.mpf(2) ** k for k in range(6, 12)],
-        by="this is $n^2 P(d)$ for $n = 2^{d/4}$: there the bound still vanishes",
-        uses=["D8.8"],
-    ),
 )
 
 # %% [markdown]
-# The bound is small as long as $n$ is well below $2^{d/4}$: the number of words that fit grows exponentially with the width. For the
-# post's case, $2^{200/4}$ is $10^{15}$. The experiments below print the bound, which is about $5\cdot10^{-23}$ there.
+# With $n = 2^{d/4}$ the bound is at most $n^2 P(d)$, which by [D8](#D8) behaves like $1/\sqrt{\pi d}$ and still vanishes. So the number
+# of words that fit grows at least like $2^{d/4}$, exponentially with the width. For the post's case, $2^{200/4}$ is $10^{15}$. The experiments below print the bound, which is about $5\cdot10^{-23}$ there.
 #
 # ## 9 Half-spaces, and words that were never trained
 #
@@ -886,7 +877,9 @@ claims.register(
     criteria=[
         settled(D["D6.2"], r"the change is at most $\max_i|\Delta b_i|/r$", assuming=["D6.1"]),
         Criterion(
-            "programmes", "and so it is in every programme", lambda v: v["largest change, in units of the bound"] <= 1
+            "programmes",
+            "and so it is in every programme, up to the solver's tolerance of 0.1 %",
+            lambda v: v["largest change, in units of the bound"] <= 1.001,
         ),
     ],
 )
@@ -932,7 +925,7 @@ claims.register(
     kind="heuristic",
     how="the bound on the probability that any normal word is lost",
     criteria=[
-        settled(D["D8"], "the bound's rate", accept=("proved", "asymptotic"), assuming=[]),
+        settled(D["D8"], "the bound's rate", accept=("proved", "asymptotic"), assuming=["D8.8"]),
         Criterion("bound", "the bound is below $10^{-20}$", lambda v: v["log10 of the bound"] < -20),
     ],
     evidence=["D8.2"],
@@ -957,7 +950,7 @@ claims.register(
         Criterion(
             "between", "between 5 % and 25 % lost at $d = 16$", lambda v: 0.05 <= v["lost share at d = 16"] <= 0.25
         ),
-        Criterion("wide", "none lost at $d = 32$", lambda v: v["lost share at d = 32"] == 0),
+        Criterion("wide", "at most 1 % lost at $d = 32$", lambda v: v["lost share at d = 32"] <= 0.01),
         Criterion(
             "infrequent",
             "the median frequency rank of the lost is behind that of the kept, at $d = 8$ and $16$",
@@ -1084,15 +1077,24 @@ for _ in range(run.pick(quick=20, full=200)):
 claims.measure("C2", {"words": words, "disagreements": disagreements})
 claims.measure("C4b", {"words": words, "saved by the bias": saved, "lost by the bias": lost_by_bias})
 
+
+def best_direction(deltas):
+    """The largest lead over all directions of the plane: a sweep, and finer sweeps around its best point."""
+    middle, reach = 0.0, np.pi
+    for _ in range(4):
+        turn = middle + np.linspace(-reach, reach, 4001)
+        leads = (deltas @ np.stack([np.cos(turn), np.sin(turn)])).min(0)
+        middle, reach = turn[leads.argmax()], reach / 1000
+    return max(0.0, leads.max())
+
+
 gaps = []
-turn = np.linspace(0, 2 * np.pi, 40_001)
-circle = np.stack([np.cos(turn), np.sin(turn)])
 for _ in range(20):
     rows = draws.standard_normal((5, 2))
     for word in range(5):
         deltas = rows[word] - np.delete(rows, word, axis=0)
         nearest = float(torch.linalg.norm(min_norm.min_norm_point(torch.from_numpy(deltas)).point))
-        gaps.append(abs(max(0.0, (deltas @ circle).min(0).max()) - nearest))
+        gaps.append(abs(best_direction(deltas) - nearest))
 claims.measure("C3", {"largest difference": max(gaps)})
 
 units = []
@@ -1436,7 +1438,7 @@ lab.figure(
         "share that is the greedy choice after no character at all. Right: lost share in each tenth of the characters, by frequency, without a bias."
     ),
     alt=(
-        "Left: the lost share falls from nearly one at width 2 to zero at width 32, a little less with a bias; the share that is never chosen "
+        "Left: the lost share falls from nearly one at width 2 to about zero at width 32, a little less with a bias; the share that is never chosen "
         "stays above one half. Right: for widths 8 and 16 the lost share rises from the frequent to the rare characters."
     ),
     data={
@@ -1449,7 +1451,7 @@ lab.figure(
 )
 
 # %% [markdown]
-# Two remarks. The lost characters are mostly rare ones, so that they cost little. And at the largest width no character is lost, yet more than half of
+# Two remarks. Rare characters are lost first. And at the largest width hardly any character is lost, yet more than half of
 # them are the greedy choice after no character at all. Being argmaxable is a statement about all $z$; whether the network ever
 # computes such a $z$ is another question.
 #
