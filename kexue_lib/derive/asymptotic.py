@@ -75,6 +75,8 @@ def _look(target: _Target, setting: Setting) -> None:
                 settled_elsewhere = abs(near[-1]) < 10 and moved < mpmath.mpf(10) ** -6
             else:
                 settled_elsewhere = away > mpmath.mpf(10) ** -10 * (1 + abs(claimed)) and moved < away / 1000
+                # Values that came as close as this and left again lost their digits: 1 + exp(-x) is 1 from some x on.
+                settled_elsewhere &= all(abs(v - claimed) > mpmath.mpf(10) ** -15 * (1 + abs(claimed)) for v in near)
             if settled_elsewhere:
                 at = {k: v for k, v in point.items() if k != target.variable}
                 shown = {**show_point(at), str(target.variable): mpmath.nstr(_approach(target)[-1], 3)}

@@ -64,12 +64,14 @@ def _at_nodes(expr: sp.Expr, mutate: Callable[[sp.Expr], Iterator[Change]], top:
         return
     if isinstance(expr, (ExprWithLimits, sp.Limit)):  # not the bound variable and its range
         for what, new in _at_nodes(expr.args[0], mutate, False):
-            yield what, expr.func(new, *expr.args[1:])
+            with suppress(TypeError, ValueError):  # such as a maximum that merges with one inside it
+                yield what, expr.func(new, *expr.args[1:])
         return
     for k, argument in enumerate(expr.args):
         if isinstance(argument, sp.Expr):
             for what, new in _at_nodes(argument, mutate, False):
-                yield what, expr.func(*expr.args[:k], new, *expr.args[k + 1 :])
+                with suppress(TypeError, ValueError):  # what cannot be built is no mutant
+                    yield what, expr.func(*expr.args[:k], new, *expr.args[k + 1 :])
 
 
 def _sign(e: sp.Expr) -> Iterator[Change]:

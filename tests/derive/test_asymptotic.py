@@ -254,3 +254,12 @@ def test_a_limit_that_sympy_gets_wrong_is_refused() -> None:
     assert sp.limit(weight, n, sp.oo) == 0
     with pytest.raises(StepRefuted, match="settle somewhere else"):
         Derivation("limits").limit("D1", tends(weight, n, sp.oo, 0))
+
+
+def test_lost_digits_do_not_refute_a_true_limit() -> None:
+    """At z = 1e32 no precision tells 1 + exp(-z) from 1; the values had come within 1e-15 of the limit before."""
+    z = sp.Symbol("z", positive=True)
+    step = Derivation("far").limit("D1", tends(sp.exp(z) * sp.log(1 + sp.exp(-z)), z, sp.oo, 1))
+    assert step.status == "proved"
+    with pytest.raises(DerivationError):
+        Derivation("far").limit("D1", tends(sp.exp(z) * sp.log(1 + sp.exp(-z)), z, sp.oo, 2))

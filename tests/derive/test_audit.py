@@ -13,6 +13,7 @@ from kexue_lib.derive import (
     Exact,
     Finding,
     Integer,
+    MaxOver,
     Numeric,
     Rate,
     Relation,
@@ -214,3 +215,11 @@ def test_what_stands_under_a_limit_is_changed_and_the_limit_is_not() -> None:
     inside = [e for e in changed if isinstance(e, sp.Limit)]
     assert inside
     assert all(e.args[1:3] == (p, oo) for e in inside)
+
+
+def test_a_mutant_that_cannot_be_built_is_no_mutant() -> None:
+    """Without what stands between them, two maxima merge into one with two indices, which MaxOver refuses."""
+    m, w = sp.Symbol("m", integer=True, positive=True), sp.IndexedBase("w", shape=(n,), real=True)
+    inner = MaxOver(s[i], (i, 1, n))
+    relation = eq(MaxOver(inner + w[m], (m, 1, n)), inner + MaxOver(w[m], (m, 1, n)))
+    assert all(isinstance(mutant.relation.lhs, sp.Expr) for mutant in mutants(relation, 40))
