@@ -53,11 +53,12 @@ shrink = 1  # divides the size of the experiments: a run in miniature
 # %% tags=["hide-input"]
 import itertools
 
+import mpmath
 import sympy as sp
 from IPython.display import display
 from sympy import Abs, Derivative, Function, Integral, Max, Rational, Sum, Symbol, exp, log, oo, sign, sqrt
 
-from kexue_lib.derive import Derivation, Integer, Interval, MaxOver, eq, ge, le, lt, similar, tends
+from kexue_lib.derive import Derivation, Interval, MaxOver, OneOf, eq, ge, le, lt, similar, tends
 
 # %% [markdown]
 # ## 1 The sum over all paths
@@ -70,7 +71,7 @@ from kexue_lib.derive import Derivation, Integer, Interval, MaxOver, eq, ge, le,
 # $$ S(y) = h_1(y_1) + A_{y_1 y_2} + h_2(y_2) + \dots + A_{y_{n-1} y_n} + h_n(y_n) $$
 #
 # and the probability $e^{S(y)}/Z$. The constant $Z$ is a sum over all $k^n$ paths. For a line of 48 characters that are
-# $10^{28}$ of them. The steps below are written for three characters, the smallest sentence that has an inner one; nothing in
+# nearly $10^{29}$. The steps below are written for three characters, the smallest sentence that has an inner one; nothing in
 # them depends on the three.
 #
 # Every numbered line was checked by the machine that made this page, or is marked as defined, assumed or cited. The badge
@@ -440,7 +441,7 @@ display(
 # %% [markdown]
 # The verdict of the post survives the fair test. After equal rates the legal steps lead by an amount that a random matrix has
 # easily: 0.15, against a standard deviation of 0.125. And no entry exceeds 0.841, where the initial values were drawn from
-# $\pm 0.866$. This matrix does not look badly trained. It looks *untrained*. The second one has a lead of twenty standard
+# $\pm 0.866$. This matrix does not look badly trained. It looks *untrained*. The lead in the second one is nineteen standard
 # deviations.
 #
 # ## 5 How far can an entry move?
@@ -521,8 +522,8 @@ display(
 D.numeric(
     "D5.10",
     lt((1 - beta2**T) / (1 - beta1**T) ** 2, 1),
-    domain={T: Integer(1, 20000)},
-    by="the square of the correction, at many $T$",
+    domain={T: OneOf(*range(1, 60), 100, 300, 1000, 3000, 10000, 20000)},
+    by="the square of the correction is below one, at many $T$ up to 20 000",
 )
 
 # %% [markdown]
@@ -531,7 +532,7 @@ D.numeric(
 #
 # Why does the same rate suffice for the emissions? Because they are sums. A dense layer makes $h = \sum_i W_i x_i$ from a
 # hidden vector of width $d$. If every weight moves by $\eta$ in the helpful direction, the emission moves by $\eta$ times the
-# sum of all $|x_i|$: for BERT's 768 entries, several hundred times as far.
+# sum of all $|x_i|$: for the 768 entries of BERT's vectors, if they are of size near one, several hundred times as far.
 
 # %% tags=["hide-input"]
 d = Symbol("d", integer=True, positive=True)
@@ -588,7 +589,11 @@ display(
         domain={e1: Interval(0, 1), e2: Interval(0, 1)},
         by="the true step",
     ),
-    D.exact("D6.5", le(e1 / ((1 + v) * (1 + v_prime)), e1), tight={v: 0, v_prime: 0}, by="any other step"),
+    D.exact(
+        "D6.5",
+        eq(e1 - e1 / ((1 + v) * (1 + v_prime)), e1 * (v + v_prime + v * v_prime) / ((1 + v) * (1 + v_prime))),
+        by="any other step: not more than $\\varepsilon_1$, as the right side is not negative",
+    ),
     D.exact(
         "D6.6",
         eq(Sum(e1 + e2, (t, 1, n - 1)), (n - 1) * (e1 + e2)),
@@ -610,8 +615,8 @@ display(
     ),
     D.exact("D6.8", eq(1 - exp(margin) / (exp(margin) + 3), mistake(margin)), by="one minus the softmax"),
     D.limit("D6", similar(mistake(margin), 3 * exp(-margin), margin, oo), by="it falls like $e^{-\\mu}$"),
-    D.exact("D6.9", lt(Abs(mistake(3) - Rational(13, 100)), Rational(1, 1000)), by="at the margin 3: 0.13"),
-    D.exact("D6.10", lt(Abs(mistake(5) - Rational(2, 100)), Rational(1, 1000)), by="at the margin 5: 0.02"),
+    D.exact("D6.9", eq(mistake(3), 3 / (3 + exp(3))), by="at the margin 3: 0.130"),
+    D.exact("D6.10", eq(mistake(5), 3 / (3 + exp(5))), by="at the margin 5: 0.020"),
     D.exact(
         "D6.11",
         eq(mistake(6) / mistake(10), exp(4) * (1 + 3 * exp(-10)) / (1 + 3 * exp(-6))),
@@ -639,6 +644,9 @@ display(
     D.exact(
         "D7.1",
         eq(Derivative(objective(s * theta), theta), s * sp.Subs(Derivative(objective(xi), xi), xi, s * theta)),
+        functions={
+            "f": lambda value: mpmath.log(1 + mpmath.exp(value)) + value**2 / 3
+        },  # for the look at sampled points
         by="the chain rule: the gradient is $s$ times as large",
     ),
     D.exact(
@@ -676,7 +684,9 @@ display(
 # The post's network is BERT. Ours is small, so that a page can train it: a vector for each character, one convolution over five
 # characters, and a dense layer. It is a weak encoder, as in the post's own second experiment. In these experiments $\eta$ is
 # the rate of the network, $s\,\eta$ that of the transitions, and the two matrices that are judged in the rules of C1a and C4a
-# are an initial matrix and its negative. "A row is right" means that in $D$ both legal steps of the row score above both illegal
+# are an initial matrix and its negative. (C1b first compared with the
+# softmax. Its verdict was the same for the seven seeds that we tried, but by as little as 0.4 points; so it now compares with the
+# learned matrix.) "A row is right" means that in $D$ both legal steps of the row score above both illegal
 # ones.
 
 # %% tags=["experiment", "hide-input"]
@@ -867,7 +877,7 @@ claims.table()
 # %% [markdown]
 # ## 9 Exact, against all paths
 #
-# Before the library is used, a test of it on the page: six characters with four tags have 4096 paths, few enough to look at
+# Before `kexue_lib.crf` is used, a test of it on the page: six characters with four tags have 4096 paths, few enough to look at
 # each of them. The sum, the probabilities of tags and of steps, the best path and the frequencies of random paths have to
 # agree with it.
 
@@ -1294,7 +1304,8 @@ lab.figure(
 # ## 13 Experiment B: from scratch
 #
 # A weak encoder trained from the start, softmax against CRF, with all parameters at the rate $2\cdot10^{-3}$ and the transitions
-# at $s$ times that. The post found a multiplier of 10 better than 1, and both better than the softmax.
+# at $s$ times that. With one layer of BERT, the post found after the first epoch an F1 of 0.929 for a multiplier of 10, of 0.914 for
+# equal rates, and of 0.899 for the softmax.
 
 # %% tags=["experiment", "hide-input"]
 EPOCHS = 4
@@ -1389,7 +1400,7 @@ print(
 # The right panel is worth a second look. With useful transitions the emissions have smaller margins: the two share the work.
 # This is the other side of the post's remark that large emissions leave nothing to the transitions.
 #
-# Ten times the rate for everything, which ruined the post's result, is simply better here. That collapse is a matter of BERT,
+# Ten times the rate for everything, which ruined the post's result (0.747), is simply better here. That collapse is a matter of BERT,
 # which does not bear such a rate, and not of the CRF. It also says how to compare: each variant at its own best rate. The gain of
 # the CRF remains.
 #
