@@ -151,9 +151,10 @@ class Lion(SignMomentum):
     ) -> list[Tensor]:
         first, second = group["betas"]
         grads = guarded(oks, grads, momenta)
-        if first == second:  # Tiger: one pass less
-            torch._foreach_lerp_(momenta, grads, 1.0 - first)
-            return list(torch._foreach_sign(momenta))
+        if len(momenta) == 1:  # the calls of one tensor cost less
+            direction = momenta[0].lerp(grads[0], 1.0 - first).sign_()
+            momenta[0].lerp_(grads[0], 1.0 - second)
+            return [direction]
         directions = list(torch._foreach_lerp(momenta, grads, 1.0 - first))
         torch._foreach_sign_(directions)
         torch._foreach_lerp_(momenta, grads, 1.0 - second)

@@ -21,8 +21,8 @@ __all__ = ["SCALES", "relative_size"]
 SCALES = ("auto", "rms", "rms_rows", "half", None)
 """How large a step is: see :class:`~kexue_lib.optim.tiger.Tiger`."""
 
-# Entries of a bucket. On a CPU the pieces of four tensors should fit into the second-level cache.
-_BLOCK = {"cpu": 1 << 16}
+# Entries of a bucket; on a CPU for each thread: four pieces stay in its caches while several operations visit them.
+_BLOCK = {"cpu": 1 << 17}
 _BLOCK_ELSEWHERE = 1 << 25
 
 Scalar = float | Tensor
@@ -237,10 +237,9 @@ class SignMomentum(torch.optim.Optimizer):
         self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], momenta: list[Tensor], last: bool
     ) -> None:
         for kind, where in _by_kind(params, group["scale"]):
-            chosen = (
-                [params, grads, momenta] if where is None else [[x[i] for i in where] for x in (params, grads, momenta)]
-            )
-            ps, gs, ms = chosen
+            ps, gs, ms = params, grads, momenta
+            if where is not None:
+                ps, gs, ms = ([x[i] for i in where] for x in (params, grads, momenta))
             oks = self._finite(gs) if group["shrink_ratio"] is not None else None
             sizes = _fast_sizes(ps, kind, group["min_rms"]) if last and kind in ("rms", "rms_rows") else None
             for bp, bg, bm, bs, bo in _buckets(ps, gs, ms, sizes, oks):
@@ -298,8 +297,14 @@ class SignMomentum(torch.optim.Optimizer):
             return
         eta: Scalar = lr * 0.5 if kind == "half" else lr
         if oks is None and sizes is None and not isinstance(eta, Tensor):
+            # p - c p instead of p (1 - c): a product with a number wraps it in a tensor, which small tensors feel.
+            if len(params) == 1:  # the calls of one tensor cost less
+                if decay:
+                    params[0].add_(params[0], alpha=-eta * decay)
+                params[0].add_(directions[0], alpha=-eta)
+                return
             if decay:
-                torch._foreach_mul_(params, 1.0 - eta * decay)
+                torch._foreach_add_(params, params, alpha=-eta * decay)
             torch._foreach_add_(params, directions, alpha=-eta)
             return
         etas: list[Tensor] = []
@@ -394,32 +399,43 @@ def _buckets(
     if torch.compiler.is_compiling():  # a compiler fuses by itself
         yield params, grads, momenta, sizes, oks
         return
-    start, filled = 0, 0
-    count = len(params)
+    start, filled, count = 0, 0, len(params)
     dtype, device = params[0].dtype, params[0].device
-    block = _BLOCK.get(device.type, _BLOCK_ELSEWHERE)
+    on_cpu = device.type == "cpu"
+    block = _block(device)
     for i, p in enumerate(params):
         n = p.numel()
-        if filled and (filled + n > block or p.dtype != dtype or p.device != device):
-            yield _part(params, grads, momenta, sizes, oks, start, i)
-            start, filled = i, 0
-        if p.dtype != dtype or p.device != device:
-            dtype, device = p.dtype, p.device
-            block = _BLOCK.get(device.type, _BLOCK_ELSEWHERE)
-        if n > block and device.type == "cpu" and p.shape[0] > 1:
-            rows = max(1, block * p.shape[0] // n)
-            size = None if sizes is None else sizes[i]
-            cut = size is not None and size.dim() == p.dim() and size.shape[0] == p.shape[0]
-            pieces = size.split(rows) if size is not None and cut else None
-            pairs = zip(p.split(rows), grads[i].split(rows), momenta[i].split(rows), strict=True)
-            for j, (a, b, c) in enumerate(pairs):
-                s = None if size is None else [pieces[j] if pieces is not None else size]
-                yield [a], [b], [c], s, None if oks is None else [oks[i]]
-            start, filled = i + 1, 0
-        else:
-            filled = max(filled + n, 1)
+        if not on_cpu or filled + n > block:
+            new = not on_cpu and (p.dtype != dtype or p.device != device)  # on a CPU a bucket may mix dtypes
+            if filled and (new or filled + n > block):
+                yield _part(params, grads, momenta, sizes, oks, start, i)
+                start, filled = i, 0
+            if new:
+                dtype, device = p.dtype, p.device
+                block = _block(device)
+            if on_cpu and n > block and p.shape[0] > 1:
+                size = None if sizes is None else sizes[i]
+                yield from _pieces(p, grads[i], momenta[i], size, None if oks is None else oks[i], block)
+                start = i + 1
+                continue
+        filled += n
     if start < count:
         yield _part(params, grads, momenta, sizes, oks, start, count)
+
+
+def _block(device: torch.device) -> int:
+    each = _BLOCK.get(device.type)
+    return _BLOCK_ELSEWHERE if each is None else each * torch.get_num_threads()
+
+
+def _pieces(p: Tensor, g: Tensor, m: Tensor, size: Tensor | None, ok: Tensor | None, block: int) -> Iterator[_Bucket]:
+    """A large tensor, cut along its first axis."""
+    rows = max(1, block * p.shape[0] // p.numel())
+    oks = None if ok is None else [ok]
+    cut = size is not None and size.dim() == p.dim()  # one size for each row
+    parts = size.split(rows) if size is not None and cut else None
+    for j, (a, b, c) in enumerate(zip(p.split(rows), g.split(rows), m.split(rows), strict=True)):
+        yield [a], [b], [c], None if size is None else [parts[j] if parts is not None else size], oks
 
 
 def _part(

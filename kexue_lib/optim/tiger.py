@@ -186,7 +186,9 @@ class Tiger(SignMomentum):
         self, group: dict[str, Any], momenta: list[Tensor], grads: list[Tensor], oks: list[Tensor] | None, last: bool
     ) -> list[Tensor]:
         self._fold(group, momenta, grads, oks, group["micro_step"] == 0)
-        return list(torch._foreach_sign(momenta)) if last else []
+        if not last:
+            return []
+        return [momenta[0].sign()] if len(momenta) == 1 else list(torch._foreach_sign(momenta))
 
     @staticmethod
     def _fold(
@@ -194,6 +196,9 @@ class Tiger(SignMomentum):
     ) -> None:
         """The momentum of one micro-step; a tensor with a bad gradient keeps its own."""
         beta, k = group["beta"], group["grad_accum_steps"]
+        if k == 1 and len(momenta) == 1:
+            momenta[0].lerp_(guarded(oks, grads, momenta)[0], 1.0 - beta)
+            return
         if k == 1:
             torch._foreach_lerp_(momenta, guarded(oks, grads, momenta), 1.0 - beta)
             return
