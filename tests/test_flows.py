@@ -217,7 +217,7 @@ def test_gaussian_divergences_have_right_gradients():
         torch.autograd.gradcheck(through_root(f), inputs)
 
 
-def test_the_divergence_falls_at_the_rate_of_the_fisher_information():  # D9.24, in four dimensions
+def test_the_divergence_falls_at_the_rate_of_the_fisher_information():  # D9.28, in four dimensions
     d = 4
     m0, s0, precision = randn_(d, seed=1), spd_(d, 2), spd_(d, 3)
     target = torch.linalg.inv(precision)
@@ -247,7 +247,7 @@ def test_ou_moments_equal_their_plain_form():
     assert m.shape == (d,)
 
 
-def test_jko_gaussian_minimises_its_bargain():  # D7.13
+def test_jko_gaussian_minimises_its_bargain():  # D7.15
     m0, s0, h = randn_(3, seed=1), spd_(3, 2), 0.3
     zero, eye = torch.zeros(3, dtype=F64, device=DEVICE), torch.eye(3, dtype=F64, device=DEVICE)
     m, cov = FL.jko_gaussian(m0, s0, h)
@@ -265,7 +265,7 @@ def test_jko_gaussian_minimises_its_bargain():  # D7.13
         assert other > bargain(m, cov)
 
 
-def test_jko_gaussian_keeps_the_target_for_every_step():  # D7.15
+def test_jko_gaussian_keeps_the_target_for_every_step():  # D7.17
     eye = torch.eye(2, dtype=F64, device=DEVICE)
     for h in (1e-3, 0.5, 100.0):
         m, cov = FL.jko_gaussian(torch.zeros(2, dtype=F64, device=DEVICE), eye, h)
@@ -299,7 +299,7 @@ def test_langevin_has_the_variance_of_step_d12(h, lam):
 
 
 @pytest.mark.parametrize("name", FL.DIVERGENCES)
-def test_velocity_is_the_gradient_of_the_first_variation(name):  # D7.19, D11
+def test_velocity_is_the_gradient_of_the_first_variation(name):  # D7.21, D11
     def first_variation(x):  # f(r) - r f'(r), with r = p/q for two Gaussians
         log_r = -((x - 1) ** 2) / 2 + x**2 / 3
         r = log_r.exp().requires_grad_() if not log_r.requires_grad else log_r.exp()
@@ -491,7 +491,7 @@ def test_generator_conserves_mass_and_keeps_the_target(dtype):
     assert (off >= 0).all()
 
 
-def test_generator_tends_to_the_equation_with_second_order():  # D7.20
+def test_generator_tends_to_the_equation_with_second_order():  # D7.22
     gaps = []
     for n in (101, 201):
         x = torch.linspace(-3, 3, n, dtype=F64, device=DEVICE)
@@ -576,7 +576,7 @@ def quantiles(n, mean=0.0, sd=1.0):
 
 @pytest.mark.parametrize("n", [2, 3, 10, 101])
 @pytest.mark.parametrize("h", [1e-3, 0.1, 2.0])
-def test_jko_step_equals_its_dense_form_and_solves_its_equation(n, h):  # D7.8
+def test_jko_step_equals_its_dense_form_and_solves_its_equation(n, h):  # D7.10
     def potential(x):
         return 0.75 * (x**2 - 1) ** 2
 
@@ -601,7 +601,7 @@ def test_jko_step_never_raises_the_energy():  # D4.7
         assert energy(x) <= energy(start) - (x - start).square().mean() / (2 * h) + 1e-12
 
 
-def test_jko_of_quantiles_tends_to_the_gaussian_formula():  # D7.13
+def test_jko_of_quantiles_tends_to_the_gaussian_formula():  # D7.15
     h, gaps = 0.2, []
     for n in (200, 800):
         x = FL.jko_quantile(quantiles(n, 1.0, 0.6), lambda x: x**2 / 2, h)

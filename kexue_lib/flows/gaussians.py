@@ -264,7 +264,7 @@ def jko_gaussian(m0: Tensor, S0: Tensor, step: float) -> tuple[Tensor, Tensor]:
         >>> m, bool(torch.allclose(cov, eye))
         (tensor([0.8000, 0.8000]), True)
 
-    Source: https://kexue.fm/archives/9660, steps D7.10–D7.16; Jordan, Kinderlehrer and Otto 1998.
+    Source: https://kexue.fm/archives/9660, steps D7.12–D7.18; Jordan, Kinderlehrer and Otto 1998.
     """
     _gaussian(m0, S0, "0")
     h = positive("step", step)

@@ -183,7 +183,7 @@ def jko_quantile(
         >>> bool((moved.diff() > 0).all()), round(float(moved.mean()), 4)
         (True, 1.8182)
 
-    Source: https://kexue.fm/archives/9660, step D7.8; Jordan, Kinderlehrer and Otto 1998.
+    Source: https://kexue.fm/archives/9660, step D7.10; Jordan, Kinderlehrer and Otto 1998.
     """
     return _jko(q0, potential, step, tol, max_iterations, solve_tridiagonal)
 

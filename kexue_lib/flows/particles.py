@@ -104,7 +104,7 @@ def wasserstein_velocity(divergence: str, log_ratio: Tensor, score_diff: Tensor)
         >>> wasserstein_velocity("chi2", torch.zeros(1), torch.tensor([[1.0, -3.0]]))
         tensor([[ 2., -6.]])
 
-    Source: https://kexue.fm/archives/9660, steps D7.19 and D11.
+    Source: https://kexue.fm/archives/9660, steps D7.21 and D11.
     """
     _divergence(divergence)
     floating("log_ratio", log_ratio, "(n,)")
