@@ -7,7 +7,7 @@ strictly larger than every other one. This module has
   :func:`self_test`, :func:`reflection_search` and non-negative least squares,
 * the two kinds of proof, for one class: :func:`argmax_margin` (a linear programme; presence), :func:`hull_certificate`
   and :func:`verify_certificate` (absence),
-* the laws: :func:`argmax_failure_log10`, :func:`expected_argmaxable_plane`, :func:`wendel`, :func:`n_rankings`.
+* the laws: :func:`argmax_failure_log10`, :func:`lost_probability_log10`, :func:`wendel`, :func:`n_rankings`.
 
 Shapes: ``n`` classes, ``d`` width of ``z``. Nothing here is differentiable or meant for a training loop. Every answer
 "yes" carries a ``z`` and every answer "no" a convex combination; both are checked with rounding errors counted, so
@@ -40,8 +40,8 @@ __all__ = [
     "argmax_margin",
     "argmaxable",
     "argmaxable_plain",
-    "expected_argmaxable_plane",
     "hull_certificate",
+    "lost_probability_log10",
     "n_rankings",
     "reflection_search",
     "self_test",
@@ -102,14 +102,16 @@ class Reflections(NamedTuple):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def _scipy(what: str) -> Any:
+def _scipy(what: str, part: str = "optimize") -> Any:
     try:
-        import scipy.optimize as optimize
+        import scipy
+        import scipy.optimize
+        import scipy.special
     except ImportError as error:
         raise ImportError(
             f"{what} needs SciPy ({error}); it comes with the extra 'lp': pip install \"kexue-lib[lp]\""
         ) from error
-    return optimize
+    return getattr(scipy, part)
 
 
 def _check_layer(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -872,27 +874,94 @@ def argmax_failure_log10(n: int, d: int) -> float:
     return (math.log(n) + math.log(n - 1) + log_tail) / math.log(10)
 
 
-def expected_argmaxable_plane(n: int) -> float:
-    r"""Expected number of argmaxable classes among n Gaussian ones in the plane, d = 2 (step D9).
+def _log_inner_angle(m: int, special: Any) -> float:
+    """log of the share of space that a regular simplex of dimension m fills as seen from a corner.
 
-    .. math:: E = 4\sqrt\pi\,\binom n2\int_{-\infty}^\infty \Phi(x)^{n-2}\varphi(x)^2\,dx \sim 2\sqrt{2\pi\ln n}
+    It is the probability that m Gaussian coordinates with correlations −1/m are all positive. With an imaginary common
+    part they become independent: ∫ φ(η) Φ(iη/√(m+1))^m dη. The contour goes through the saddle point, where the
+    integrand does not oscillate away.
+    """
+    if m == 0:
+        return 0.0
+    c = 1 / math.sqrt(m + 1)
+    low, high = -60.0 * math.sqrt(m + 1), 0.0
+    for _ in range(100):  # the saddle: the smallest value of m log Φ(c t) + t²/2
+        t = (low + high) / 2
+        hazard = math.exp(-((c * t) ** 2) / 2 - float(special.log_ndtr(c * t))) / math.sqrt(2 * math.pi)
+        low, high = (t, high) if m * c * hazard + t < 0 else (low, t)
+    x = np.arange(-3000, 3001) * (math.sqrt(m + 1) ** 0.5 / 75)
+    exponent = m * special.log_ndtr(c * t + 1j * c * x) - (x - 1j * t) ** 2 / 2
+    top = float(exponent.real.max())
+    total = float(np.exp(exponent - top).sum().real) * (x[1] - x[0])
+    return top + math.log(total / math.sqrt(2 * math.pi))
 
-    with the standard normal density φ and distribution Φ: the expected number of vertices of the convex hull.
+
+def _log_outer_angle(m: int, n: int, special: Any) -> float:
+    """log of the share of directions in which a face with m + 1 corners of a regular n-corner simplex is the top."""
+    y = np.linspace(-12.0, 12.0, 6001)
+    exponent = -(m + 1) * y**2 / 2 + (n - 1 - m) * special.log_ndtr(y)
+    top = float(exponent.max())
+    total = float(np.exp(exponent - top).sum()) * (y[1] - y[0])
+    return top + math.log(total) + 0.5 * math.log((m + 1) / (2 * math.pi))
+
+
+def lost_probability_log10(n: int, d: int) -> float:
+    r"""log₁₀ of the probability that a class is unargmaxable, exactly, for n Gaussian classes in width d (D9).
+
+    The convex hull of n Gaussian points is a random shadow of the regular simplex with n corners. A corner v is lost
+    in it with probability
+
+    .. math:: 2\sum_{m = d+1, d+3, \dots} \binom{n-1}{m}\,\beta_m\,\gamma_m
+              = 1 - 2\sum_{m = d-1, d-3, \dots} \binom{n-1}{m}\,\beta_m\,\gamma_m ,
+
+    with the inner angle β of a regular m-simplex at a corner and the outer angle γ of an m-face of the big simplex.
+    All terms are positive; the sum that is the shorter one is taken, in log space. For d = 2 the expected number of
+    argmaxable classes becomes :math:`4\sqrt\pi\binom n2\int\Phi^{n-2}\varphi^2 \sim 2\sqrt{2\pi\ln n}`.
+
+    Args:
+        n: number of classes, ≥ 2.
+        d: width, ≥ 1.
+
+    Returns:
+        The decimal logarithm, with about ten correct digits of the probability; −inf for n ≤ d + 1, where no class is
+        ever lost. n times the probability is the expected number of lost classes, and bounds the probability that
+        there is any.
+
+    Hazards:
+        For independent N(0, I) rows without bias; equally for any N(μ, Σ), since a linear map changes nothing. Trained
+        rows are another matter. Needs SciPy.
 
     Example:
-        >>> [round(expected_argmaxable_plane(n), 4) for n in (3, 5, 100)]
-        [3.0, 4.1226, 8.8892]
+        >>> [round(10 ** lost_probability_log10(500, d), 4) for d in (2, 8, 16)]
+        [0.9785, 0.35, 0.0041]
+        >>> round(lost_probability_log10(40_000, 200), 1)
+        -97.2
 
-    Source: Rényi and Sulanke 1963; chapter *unargmaxable-words*, step D9.
+    Source: Affentranger and Schneider 1992 with Baryshnikov and Vitale 1994; d = 2: Rényi and Sulanke 1963; chapter
+    *unargmaxable-words*, step D9.
     """
-    n = _count("n", n, 3)
-    x = np.linspace(-12.0, 12.0, 4801)  # the trapezoidal rule converges exponentially here
-    log_cdf = np.log1p(-0.5 * np.vectorize(math.erfc)(np.maximum(x, 0) / math.sqrt(2)))
-    low = x < 0
-    log_cdf[low] = np.log(0.5 * np.vectorize(math.erfc)(-x[low] / math.sqrt(2)))
-    log_density = -(x**2) - math.log(2 * math.pi)
-    integral = float(np.exp((n - 2) * log_cdf + log_density).sum() * (x[1] - x[0]))
-    return 4 * math.sqrt(math.pi) * math.comb(n, 2) * integral
+    n, d = _count("n", n, 2), _count("d", d, 1)
+    if n <= d + 1:
+        return -math.inf
+    special = _scipy("lost_probability_log10", "special")
+
+    def term(m: int) -> float:
+        choose = math.lgamma(n) - math.lgamma(m + 1) - math.lgamma(n - m)
+        return math.log(2) + choose + _log_inner_angle(m, special) + _log_outer_angle(m, n, special)
+
+    lost = -math.inf
+    for m in range(d + 1, min(n, d + 400), 2):
+        new = term(m)
+        lost = float(np.logaddexp(lost, new))
+        if lost > math.log(0.5):
+            break
+        if new < lost - 37:
+            return lost / math.log(10)
+    else:
+        if n <= d + 400:
+            return lost / math.log(10)
+    kept = sum(math.exp(term(m)) for m in range(d - 1, -1, -2))
+    return math.log10(max(1 - kept, 5e-324))
 
 
 def wendel(n: int, d: int) -> Fraction:

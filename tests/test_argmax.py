@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 from scipy.optimize import linprog
 from scipy.spatial import ConvexHull
 from tensors import DEVICE, randn_
@@ -420,21 +420,57 @@ def test_the_bound_holds_for_random_layers(n: int, d: int) -> None:
     assert lost <= bound + 0.3
 
 
-@pytest.mark.parametrize("n", [3, 5, 20, 100, 5000])
-def test_expected_vertices_in_the_plane(n: int) -> None:
+@pytest.mark.parametrize("n", [4, 5, 20, 100, 5000])
+def test_in_the_plane_the_expected_number_is_that_of_renyi_and_sulanke(n: int) -> None:
     def density(x: float) -> float:
         return math.exp((n - 2) * stats.norm.logcdf(x) + 2 * stats.norm.logpdf(x))
 
     value, _ = integrate.quad(density, -5, 12, epsabs=0, epsrel=1e-11, limit=500)
-    assert argmax.expected_argmaxable_plane(n) == pytest.approx(
-        4 * math.sqrt(math.pi) * math.comb(n, 2) * value, rel=1e-8
-    )
+    kept = n * (1 - 10 ** argmax.lost_probability_log10(n, 2))
+    assert kept == pytest.approx(4 * math.sqrt(math.pi) * math.comb(n, 2) * value, rel=1e-8)
 
 
-def test_expected_vertices_in_the_plane_by_simulation() -> None:
-    n, count = 20, 150
-    found = [int((argmaxable(randn_(n, 2, seed=s)).status == 1).sum()) for s in range(count)]
-    assert abs(np.mean(found) - argmax.expected_argmaxable_plane(n)) < 5 * np.std(found) / math.sqrt(count)
+def test_inner_angles_of_the_triangle_and_the_tetrahedron() -> None:
+    angles = [math.exp(argmax._log_inner_angle(m, special)) for m in range(4)]
+    assert angles == pytest.approx([1, 1 / 2, 1 / 6, (3 * math.acos(1 / 3) - math.pi) / (4 * math.pi)], rel=1e-10)
+
+
+def test_outer_angles_of_all_faces_of_a_simplex_are_one_in_total() -> None:
+    n = 7  # over the corners of a simplex the outer angles fill all directions; one facet has two sides
+    assert n * math.exp(argmax._log_outer_angle(0, n, special)) == pytest.approx(1, rel=1e-12)
+    assert math.exp(argmax._log_outer_angle(n - 1, n, special)) == pytest.approx(1, rel=1e-12)
+    assert math.exp(argmax._log_outer_angle(n - 2, n, special)) == pytest.approx(1 / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "d"), [(12, 4), (30, 3), (60, 8), (500, 24)])
+def test_the_two_sums_of_the_lost_probability_add_up_to_one(n: int, d: int) -> None:
+    def half(ms: range) -> float:
+        return 2 * sum(
+            math.comb(n - 1, m) * math.exp(argmax._log_inner_angle(m, special) + argmax._log_outer_angle(m, n, special))
+            for m in ms
+        )
+
+    kept, lost = half(range(d - 1, -1, -2)), half(range(d + 1, min(n, d + 120), 2))
+    assert kept + lost == pytest.approx(1, abs=1e-9)
+    assert 10 ** argmax.lost_probability_log10(n, d) == pytest.approx(lost, rel=1e-8)
+
+
+def test_on_a_line_all_but_two_are_lost_and_up_to_d_plus_1_none() -> None:
+    assert 10 ** argmax.lost_probability_log10(50, 1) == pytest.approx(48 / 50, rel=1e-10)
+    assert argmax.lost_probability_log10(9, 8) == -math.inf
+
+
+@pytest.mark.parametrize(("n", "d"), [(20, 2), (12, 4), (150, 8)])
+def test_the_lost_probability_by_simulation(n: int, d: int) -> None:
+    count = 60
+    lost = [float((argmaxable(randn_(n, d, seed=s)).status == -1).double().mean()) for s in range(count)]
+    p = 10 ** argmax.lost_probability_log10(n, d)
+    assert abs(np.mean(lost) - p) < 5 * np.std(lost) / math.sqrt(count)
+
+
+@pytest.mark.parametrize(("n", "d"), [(500, 24), (40_000, 200), (30_522, 384)])
+def test_the_lost_probability_lies_below_the_union_bound(n: int, d: int) -> None:
+    assert math.log10(n) + argmax.lost_probability_log10(n, d) < argmax.argmax_failure_log10(n, d)
 
 
 def test_wendels_formula_follows_covers_recurrence_and_is_one_half_at_2d() -> None:
@@ -497,6 +533,7 @@ def test_the_count_of_rankings_is_what_random_directions_find(n: int, d: int, bi
         (lambda: argmax.wendel(0, 2), ValueError, "n=0 must be >= 1"),
         (lambda: argmax.n_rankings(3.5, 2), TypeError, "n=3.5"),
         (lambda: argmax.argmax_failure_log10(1, 2), ValueError, "n=1 must be >= 2"),
+        (lambda: argmax.lost_probability_log10(5, 0), ValueError, "d=0 must be >= 1"),
     ],
 )
 def test_bad_input_is_refused_with_what_is_allowed(call, error: type[Exception], message: str) -> None:
