@@ -117,7 +117,7 @@ D.exact(
 # stationary* if no direction lowers all losses to first order, that is, if no $u$ has $\langle g_i, u\rangle > 0$ for all $i$.
 # The strict sign matters. The post asks for a non-zero $u$ with $\langle g_i, u\rangle \ge 0$; but such a $u$ always exists
 # when there are more parameters than tasks: take it at right angles to all gradients. For two tasks and three parameters it
-# is the cross product.
+# is the cross product (unless the gradients are parallel).
 
 # %% tags=["hide-input"]
 g1 = Matrix(sp.symbols("a_1:4", real=True))
@@ -1162,7 +1162,7 @@ with lab.style.use() as plt:
         right_.plot(shown, lengths[rule][shown], marker="", label=label)
     left.set(xscale="log", yscale="log", xlabel="steps $k$", ylabel="excess $(f - f^*)/f^*$", ylim=(1e-15, 3))
     right_.set(xscale="log", yscale="log", xlabel="steps $k$", ylabel=r"$\|u\|$ / rms $\|g_i\|$", ylim=(1e-8, 2))
-    right_.legend(loc="lower left", fontsize=8)
+    left.legend(loc="lower right", fontsize=8, handlelength=1.6)
     lab.style.title(left, "A task without weight")
     lab.style.title(right_, "Zero inside the hull")
 lab.figure(
@@ -1185,9 +1185,9 @@ for rule, label in names.items():
     print(f"{label}: median excess after {last} steps {lab.approx(excess[rule][last].item(), 2)}")
 
 # %% [markdown]
-# The left panel holds a surprise. The *exact* line search from equal weights, which published codes use, is no better than a
-# share that is fixed beforehand: its steps zig-zag, and the weight of an idle task is only ever multiplied by $1 - \gamma$. Away steps
-# cure that. But for few tasks no iteration is needed at all: there are only $2^n - 1$ faces to try, and `min_norm_weights` solves
+# The left panel holds a surprise. The *exact* line search from equal weights, as in several codes, loses to a share that is
+# fixed beforehand (claim C5c). Its steps zig-zag between the tasks that count, so they are short, and the weight of an idle task is only
+# ever multiplied by $1 - \gamma$. Away steps cure that. On the right, with zero inside the hull, the line search is fast. But for few tasks no iteration is needed at all: there are only $2^n - 1$ faces to try, and `min_norm_weights` solves
 # the problem exactly.
 #
 # Now the question of section 7, on the same problems. First the smallest example: $K = \binom{1\ 2}{2\ 5}$, where the second weight
@@ -1342,7 +1342,9 @@ lab.figure(
 # much more ink the left one has (a squared error). The unit of ink is a tenth of a standard deviation, so the third loss starts
 # near 200 and its gradients are large: nothing unusual for losses of different kinds.
 #
-# Seven rules make one update of the trunk from the three gradients; each head follows its own loss. All rules start from the same
+# Seven rules make one update of the trunk from the three gradients: the plain mean; weights $1/L_i$; weights $1/\|g_i\|$ (section 3's
+# recipe, without its guarantee for three tasks); PCGrad (exercise 2); the shortest vector of the hull (MGDA); the same for normalised
+# gradients; and MGDA-UB. Each head follows its own loss. All rules start from the same
 # weights and see the same batches of 64, with Adam, for 500 steps. A step is called *bad* if some $\langle g_i, u\rangle < 0$: it makes
 # a task worse to first order.
 
