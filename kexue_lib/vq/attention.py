@@ -187,9 +187,9 @@ def _attend_causal(
     )
     # Where neither a bias nor a gradient knows the window, blocks may have any length.
     windowed = bias is not None or (learns and cut)
-    length = block_size if windowed else _TILE
-    if bias is None:
-        length = min(length, total)
+    length = min(block_size if windowed else _TILE, total)
+    if bias is not None:
+        bias = bias[:, :length]  # a text within one block
     pad = -total % length
     rows = b * h
 
