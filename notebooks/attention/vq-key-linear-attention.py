@@ -1748,6 +1748,10 @@ print(
 )
 
 # %% [markdown]
+# The rule of C5 asks for the direction only. How much of the length is left is printed beside it: what is cut off is not small at
+# this distance, but it points in a similar way. A conversion by codes needs no training here; but a network of this size is a
+# weak witness for a large one.
+#
 # ## 17 The claims
 
 # %% tags=["experiment"]
