@@ -704,24 +704,69 @@ display(
 # is lost almost surely once $n$ is well above $2d$. For $n = 40\,000$ and $d = 200$ it survives with a probability below
 # $10^{-11000}$. So the comfort of the last section is for vectors of comparable length only.
 #
-# In the plane one can say more: how many of $n$ Gaussian words are argmaxable on average.
+# How many Gaussian words are lost on average? There is an exact answer, for every $n$ and $d$. The hull of $n$ Gaussian points looks like a
+# random shadow of the regular simplex with $n$ corners (Baryshnikov and Vitale 1994), and Affentranger and Schneider (1992)
+# counted the corners of such shadows. Two kinds of angles enter. The inner angle $\beta(m)$ is the share of space that a regular simplex of dimension
+# $m$ fills, seen from a corner; the outer angle $\gamma(n, m)$ is the share of directions in which a face with $m + 1$ corners is the
+# top of the simplex. Both are integrals over the normal density $\varphi$ and its distribution $\Phi$, the first one with an imaginary
+# argument.
 
 # %% tags=["hide-input"]
-corners = Function("E", positive=True)
 Phi = (1 + sp.erf(x / sqrt(2))) / 2
+inner_angle, outer_angle, kept_share = Function(r"\beta"), Function(r"\gamma"), Function("K")
+line, terms = (x, -oo, oo), Symbol("s", integer=True, nonnegative=True)
 display(
-    D.cite(
+    D.define(
         "D9.7",
-        eq(
-            corners(size_),
-            2 * sqrt(pi) * size_ * (size_ - 1) * Integral(Phi ** (size_ - 2) * phi_density**2, (x, -oo, oo)),
-        ),
-        by="expected number of corners of the hull in the plane (Rényi and Sulanke 1963)",
+        eq(inner_angle(m), Integral(phi_density * ((1 + sp.erf(sp.I * x / sqrt(2 * (m + 1)))) / 2) ** m, line)),
+        by="the inner angle",
     ),
+    D.define(
+        "D9.8",
+        eq(
+            outer_angle(n, m),
+            sqrt((m + 1) / (2 * pi)) * Integral(exp(-(m + 1) * x**2 / 2) * Phi ** (n - 1 - m), line),
+        ),
+        by="the outer angle",
+    ),
+    D.numeric("D9.9", eq(inner_angle(1), Rational(1, 2)), by="an end of a segment sees half of its line"),
+    D.numeric("D9.10", eq(inner_angle(2), Rational(1, 6)), by="a corner of a triangle: 60° of 360°"),
+    D.cite(
+        "D9.11",
+        eq(
+            kept_share(n, dim),
+            2
+            * Sum(
+                binomial(n - 1, dim - 1 - 2 * terms)
+                * inner_angle(dim - 1 - 2 * terms)
+                * outer_angle(n, dim - 1 - 2 * terms),
+                (terms, 0, sp.floor((dim - 1) / 2)),
+            ),
+        ),
+        by="probability that a word is argmaxable, for $n > d$ (Affentranger and Schneider 1992)",
+    ),
+)
+
+# %% [markdown]
+# In the plane the sum has one term. It gives the expected number of corners that Rényi and Sulanke found in 1963, and for three points it
+# says 3.
+
+# %% tags=["hide-input"]
+display(
     D.numeric(
         "D9",
-        eq(2 * sqrt(pi) * 6 * Integral(Phi * phi_density**2, (x, -oo, oo)), 3),
-        by="for $n = 3$ it says 3: a triangle has three corners",
+        eq(
+            n * 2 * (n - 1) * inner_angle(1) * outer_angle(n, 1),
+            2 * sqrt(pi) * n * (n - 1) * Integral(Phi ** (n - 2) * phi_density**2, line),
+        ),
+        domain={n: Integer(3, 30)},
+        points=8,
+        by="$n$ times the probability, for $d = 2$",
+    ),
+    D.numeric(
+        "D9.12",
+        eq(2 * sqrt(pi) * 6 * Integral(Phi * phi_density**2, line), 3),
+        by="a triangle has three corners",
     ),
 )
 
@@ -915,6 +960,11 @@ claims.register(
         Criterion("falls", "the lost share never rises with $d$", lambda v: v["largest rise"] <= 0),
         Criterion("wide", "none lost at $d = 32$, where $n$ is 16 times $d$", lambda v: v["lost at d = 32"] == 0),
         Criterion(
+            "law",
+            "the lost share is within 5 points of its expectation (D9.11) at every width",
+            lambda v: v["largest gap to the expectation"] <= 0.05,
+        ),
+        Criterion(
             "four", "at $n = 4$, $d = 2$ more than one layer in five loses a word", lambda v: v["layers of four"] > 0.2
         ),
     ],
@@ -923,10 +973,15 @@ claims.register(
     "C6b",
     "$n = 40\\,000$ is not large for $d = 200$",
     kind="heuristic",
-    how="the bound on the probability that any normal word is lost",
+    how="the bound on the probability that any normal word is lost, and the exact expected number",
     criteria=[
         settled(D["D8"], "the bound's rate", accept=("proved", "asymptotic"), assuming=["D8.8"]),
         Criterion("bound", "the bound is below $10^{-20}$", lambda v: v["log10 of the bound"] < -20),
+        Criterion(
+            "law",
+            "the expected number of lost words (D9.11) is below $10^{-50}$",
+            lambda v: v["log10 of the expected number"] < -50,
+        ),
     ],
     evidence=["D8.2"],
 )
@@ -1134,6 +1189,11 @@ def lost_share(rows):
     return float((status == -1).double().mean()), float((argmax.self_test(rows) <= 0).double().mean())
 
 
+def expected(count, size):
+    """Expected lost share of normal words, by D9.11."""
+    return 10 ** argmax.lost_probability_log10(count, size)
+
+
 normal_rows = {size: run.rng("normal words", size).standard_normal((COUNT, size)) for size in widths}
 by_width = np.array([lost_share(rows) for rows in normal_rows.values()])
 directions = run.rng("directions").standard_normal((COUNT, 16))
@@ -1150,6 +1210,7 @@ claims.measure(
         "largest rise": float(np.diff(by_width[:, 0]).max()),
         "lost at d = 32": by_width[-1, 0],
         "layers of four": loses,
+        "largest gap to the expectation": max(abs(by_width[:, 0] - [expected(COUNT, size) for size in widths])),
     },
 )
 claims.measure(
@@ -1159,12 +1220,34 @@ claims.measure(
         "largest fall": float(-np.diff(by_spread[:, 0]).min()),
     },
 )
-claims.measure("C6b", {"log10 of the bound": argmax.argmax_failure_log10(40_000, 200)})
+claims.measure(
+    "C6b",
+    {
+        "log10 of the bound": argmax.argmax_failure_log10(40_000, 200),
+        "log10 of the expected number": math.log10(40_000) + argmax.lost_probability_log10(40_000, 200),
+    },
+)
 
 with lab.style.use() as plt:
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 4.0), sharey=True)
-    left.plot(widths, by_width[:, 0], label="lost")
-    left.plot(widths, by_width[:, 1], label="fail the quick test")
+    fine = [2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32]
+    left.plot(
+        fine,
+        [expected(COUNT, size) for size in fine],
+        color=lab.style.MUTED,
+        marker="",
+        linestyle="-",
+        label="expected lost share",
+    )
+    left.plot(widths, by_width[:, 0], linestyle="none", color=lab.style.PALETTE["blue"], marker="o", label="lost")
+    left.plot(
+        widths,
+        by_width[:, 1],
+        color=lab.style.PALETTE["orange"],
+        marker="s",
+        linestyle="--",
+        label="fail the quick test",
+    )
     left.set(xscale="log", xlabel="width $d$", ylabel=f"share of {COUNT} words", ylim=(-0.03, 1.03))
     left.set_xticks(widths, [str(size) for size in widths])
     left.set_xticks([], minor=True)
@@ -1180,7 +1263,7 @@ lab.figure(
     title="Words are lost in narrow layers, and where lengths differ",
     caption=(
         f"**Figure 2.** Share of {COUNT} random words that are lost, each word decided with a proof. Left: against the width. Right: "
-        "against the spread of the lengths; with equal lengths none is lost, by D7. The quick test leaves more words open than are lost."
+        "against the spread of the lengths; with equal lengths none is lost, by D7. Thin line: the exact expectation D9.11. The quick test leaves more words open than are lost."
     ),
     alt=(
         "Two panels. Left: the lost share falls from nearly one at width 2 to zero at about width 24. Right: the share rises from zero "
@@ -1197,8 +1280,79 @@ lab.figure(
 )
 
 # %% [markdown]
-# What do the theorems say about sizes that occur? Here is the bound of [D8](#D8), as a power of ten, and what Wendel's
-# formula says about one word whose vector is zero.
+# The dots lie on the exact expectation. Now turn the question round. How many words fit in a width before one lost word is to be expected?
+
+
+# %% tags=["experiment", "hide-input"]
+def capacity(size):
+    """The number of normal words among which one lost word is expected, by D9.11."""
+    low, high = math.log(size + 2), 0.5 * size + 3
+    for _ in range(11):
+        middle = (low + high) / 2
+        few = middle / math.log(10) + argmax.lost_probability_log10(round(math.exp(middle)), size) < 0
+        low, high = (middle, high) if few else (low, middle)
+    return math.exp(middle)
+
+
+def bound_reached(size):
+    """The number of words at which the bound of D8 reaches one."""
+    return 10 ** (-(argmax.argmax_failure_log10(2, size) - math.log10(2)) / 2)
+
+
+sizes = [3, 4, 6, 8, 12, 16, 24, 32, 48]
+fit = [capacity(size) for size in sizes]
+line_widths = [3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128]
+with lab.style.use() as plt:
+    fig, ax = plt.subplots()
+    ax.fill_between(sizes, fit, 1e7, color=lab.style.PALETTE["orange"], alpha=0.12, linewidth=0)
+    ax.plot(sizes, fit, label="one lost word is expected (D9.11)")
+    ax.plot(
+        line_widths, [bound_reached(size) for size in line_widths], marker="", label="surely fewer: the bound of D8"
+    )
+    ax.plot(
+        [2, 64, 128, 200, 384, 768],
+        [4, 21_128, 21_128, 40_000, 30_522, 50_257],
+        linestyle="none",
+        marker="D",
+        color=lab.style.INK,
+        label="layers",
+    )
+    for px, py, text, side in (
+        (2, 4, "the post's 4 in 2", (8, -3)),
+        (64, 21_128, "21 128 in 64", (7, -13)),
+        (200, 40_000, "the post's 40 000 in 200", (-20, 9)),
+        (384, 30_522, "MiniLM", (-14, -15)),
+        (768, 50_257, "GPT-2", (-38, -13)),
+    ):
+        ax.annotate(text, (px, py), xytext=side, textcoords="offset points", fontsize=9, color=lab.style.INK)
+    ax.text(3.2, 6e5, "words are lost", color=lab.style.INK)
+    ax.set(
+        xscale="log", yscale="log", xlabel="width $d$", ylabel="number of words $n$", xlim=(1.8, 1000), ylim=(3, 1e7)
+    )
+    ax.legend(loc="lower right")
+lab.figure(
+    fig,
+    name="capacity",
+    title="How many words fit grows exponentially with the width",
+    caption=(
+        "**Figure 3.** Normal vectors. Above the line with dots more than one lost word is expected. Below the dashed line, the bound of D8, "
+        "the probability of any lost word is below one by theorem. Diamonds: the post's two examples and the sizes of some models."
+    ),
+    alt=(
+        "Number of words against the width, both logarithmic. The line of one expected lost word bends upwards, from a few words at width 3 to "
+        "hundreds of thousands at width 48. The diamonds of real layers lie far to the right of it; four words in two dimensions lie near it."
+    ),
+    data={
+        "d": sizes,
+        "one expected": fit,
+        "d of the bound": line_widths,
+        "bound": [bound_reached(v) for v in line_widths],
+    },
+)
+
+# %% [markdown]
+# The layers of real models lie far from the edge, if their vectors are anything like normal ones. In numbers: the bound of
+# [D8](#D8), the expected number of lost words, and what Wendel's formula says about one word whose vector is zero.
 
 
 # %% tags=["experiment", "hide-input"]
@@ -1215,9 +1369,11 @@ for what, count, size in (
     ("squeezed more", 21_128, 64),
 ):
     bound = argmax.argmax_failure_log10(count, size)
+    mean_lost = math.log10(count) + argmax.lost_probability_log10(count, size)
     zero = exponent(argmax.wendel(count - 1, size))
     print(
-        f"{what:>25}: n = {count:6d}, d = {size:3d}: some normal word lost: below 10^{bound:.1f}; a zero word wins: 10^{zero:.0f}"
+        f"{what:>25} ({count}, {size}): some word lost: P < 10^{bound:.1f}; expected number 10^{mean_lost:.1f}; "
+        f"a zero word wins: P = 10^{zero:.0f}"
     )
 
 p_zero, p_random = np.mean(
@@ -1317,7 +1473,7 @@ lab.figure(
     name="minilm",
     title="In 384 dimensions every word can win; in four, hardly one",
     caption=(
-        "**Figure 3.** Left: one dot for each word of MiniLM, its length after the shift by the mean, and the lead that its verified witness has. "
+        "**Figure 4.** Left: one dot for each word of MiniLM, its length after the shift by the mean, and the lead that its verified witness has. "
         "All leads are positive. Right: the vectors projected on their $d$ leading principal components; share of a random sample of words "
         "that is lost among all words."
     ),
@@ -1434,7 +1590,7 @@ lab.figure(
     name="bigram",
     title="A narrow model loses characters, the rare ones first",
     caption=(
-        f"**Figure 4.** Bigram models of the {KINDS} most frequent characters. Left: share of characters that no $z$ makes the winner, and "
+        f"**Figure 5.** Bigram models of the {KINDS} most frequent characters. Left: share of characters that no $z$ makes the winner, and "
         "share that is the greedy choice after no character at all. Right: lost share in each tenth of the characters, by frequency, without a bias."
     ),
     alt=(
