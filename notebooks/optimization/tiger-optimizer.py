@@ -371,17 +371,23 @@ display(
 
 # %% tags=["hide-input"]
 D.domain.update({std: Interval(0.01, 2), size_in: Interval(0.1, 5), width: Interval(4, 4096)})
+size_out = Function("H", positive=True)
 display(
     D.define(
         "D4.15",
-        eq(ratio(eta, std), eta * width * size_in / (std * size_in * sqrt(width))),
+        eq(size_out(std), std * size_in * sqrt(width)),
+        by="size of the output in this model: the standard deviation of $n$ independent terms",
+    ),
+    D.define(
+        "D4.16",
+        eq(ratio(eta, std), eta * width * size_in / size_out(std)),
         by="change of the output, relative to the output",
     ),
     D.exact(
-        "D4.16", eq(ratio(eta, 1 / sqrt(width)), eta * width), by="plain rate: the best one should fall like $1/n$"
+        "D4.17", eq(ratio(eta, 1 / sqrt(width)), eta * width), by="plain rate: the best one should fall like $1/n$"
     ),
     D.exact(
-        "D4.17",
+        "D4.18",
         eq(ratio(alpha / sqrt(width), 1 / sqrt(width)), alpha * sqrt(width)),
         by="relative rate $\\eta = \\alpha\\sigma$: the best $\\alpha$ should fall like $1/\\sqrt n$",
     ),
@@ -764,8 +770,13 @@ display(
 # ## 8 What will be tested, and by which rule
 #
 # The post makes nine claims. Where a claim has parts with different fates, the parts have rows of their own. Each gets its rule
-# here, before anything is measured. A claim *holds* when every condition of its rule is met, *partly* when some are, and
-# *fails* when none is. A claim that this run cannot test stays *open*.
+# here, before anything is measured. A claim *holds* when every condition of its rule is met, *partly* when some are, and *fails* when
+# none is. A claim that this run cannot test stays *open*.
+#
+# Rules that depend on chance were fixed on pilot runs with the seeds 5 to 9. Three things were changed on the way. The model that overflows
+# in experiment D got a simpler form, because in the first one FP16 spoiled the finite gradients too. The accuracies of Tiger and Lion may
+# differ by 2 points instead of 1, because one pilot came to 1.4. And shrinking has to beat skipping by 2 points instead of 1, because a run
+# came to 0.7 by chance.
 
 # %% tags=["experiment", "hide-input"]
 import numpy as np
@@ -827,7 +838,7 @@ claims.register(
             lambda v: abs(v["exponent, relative"]) <= 0.7 * abs(v["exponent, plain"]),
         ),
     ],
-    evidence=["D4.10", "D4.16", "D4.17"],
+    evidence=["D4.10", "D4.17", "D4.18"],
 )
 claims.register(
     "C4b",
@@ -859,9 +870,9 @@ claims.register(
     criteria=[
         settled(D["D6.1"], "the momentum never exceeds the gradients"),
         settled(D["D4"], "a constant loss scale changes nothing"),
-        settled(D["D6.3"], r"steps from $6\cdot10^{-8}$ on are not zero in FP16", accept=("proved",)),
+        settled(D["D6.4"], r"steps from $6\cdot10^{-8}$ on are not zero in FP16"),
     ],
-    evidence=["D6.4"],
+    evidence=["D6.3"],
 )
 claims.register(
     "C6b",
@@ -909,8 +920,8 @@ claims.register(
     criteria=[
         Criterion(
             "random",
-            "bad batches at random: shrinking at least 1 point better than skipping",
-            lambda v: v["shrink minus skip (points)"] >= 1,
+            "bad batches at random: shrinking at least 2 points better than skipping",
+            lambda v: v["shrink minus skip (points)"] >= 2,
         ),
         Criterion(
             "overflow",
@@ -1166,7 +1177,7 @@ lab.figure(
 # ## 10 Experiment A: does a relative rate carry over?
 #
 # We train networks of several widths for 100 steps, once with plain rates (the same $\eta$ for every tensor) and once with
-# relative ones, and look for the rate with the lowest held-out loss. By [D4.16](#D4.16) and [D4.17](#D4.17) the best plain rate should
+# relative ones, and look for the rate with the lowest held-out loss. By [D4.17](#D4.17) and [D4.18](#D4.18) the best plain rate should
 # fall like $1/n$ with the width, and the best $\alpha$ like $1/\sqrt n$; if the relative rate carried over perfectly, its exponent
 # would be 0.
 
@@ -1220,7 +1231,9 @@ with lab.style.use() as plt:
             axis.axvline(best[kind][list(widths).index(width)], color=colour, linewidth=1, linestyle=":")
         axis.set(xscale="log", yscale="log", xlabel=label, ylabel="held-out loss (nats)", ylim=(0.08, 3))
         lab.style.title(axis, label)
-    axes[0].legend(loc="upper right")
+    axes[0].legend(loc="upper right", frameon=True, framealpha=1, edgecolor="none")
+    axes[1].set_xticks([0.005, 0.01, 0.02, 0.04, 0.08], ["0.005", "0.01", "0.02", "0.04", "0.08"])
+    axes[1].set_xticks([], minor=True)
     for kind, colour, power in (
         ("plain", lab.style.PALETTE["blue"], -1.0),
         ("relative", lab.style.PALETTE["orange"], -0.5),
@@ -1264,9 +1277,7 @@ print("relative", lab.approx(float(transfer["relative"]), 2))
 # thousand times shorter than those the author had in mind. So let us vary the length of the run, at width 64.
 
 # %% tags=["experiment", "hide-input"]
-lengths = [
-    max(10, length // shrink) for length in run.pick(quick=(50, 100, 200, 400), full=(100, 300, 1000, 3000, 10000))
-]
+lengths = [max(10, length // shrink) for length in run.pick(quick=(50, 100, 200), full=(100, 300, 1000, 3000))]
 tried = {length: [factor / length for factor in (1.25, 2.5, 5.0)] for length in lengths}
 by_length = {length: [swept("relative", 64, rate, length) for rate in values] for length, values in tried.items()}
 best_by_length = np.array([best_rate(tried[length], by_length[length]) for length in lengths])
@@ -1409,6 +1420,15 @@ def in_format(kind, alpha, steps, k, rounding="nearest"):
 
 
 alphas = [0.01, 0.003, 0.001, 0.0005, 0.0002]
+fine = np.geomspace(0.00015, 0.012, 400)
+
+
+def staircase(bits):
+    """Share of normal entries of size 1/8 whose half spacing is below the step: those below a power of two."""
+    reach = 2.0 ** (np.floor(np.log2(fine / 8) + bits) + 1)
+    return torch.erf(torch.from_numpy(reach * 8 / np.sqrt(2))).numpy()
+
+
 moving = {kind: [in_format(kind, alpha, 30, 0)[0] for alpha in alphas] for kind in formats}
 arms = {**{kind: (kind, "nearest") for kind in formats}, "bfloat16, random rounding": ("bfloat16", "stochastic")}
 curves = {
@@ -1426,11 +1446,11 @@ with lab.style.use() as plt:
     fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.9))
     for kind, values in moving.items():
         left.plot(alphas, values, label=kind)
-    for power, label in ((-12, "$2^{-12}$"), (-9, "$2^{-9}$")):
-        left.axvline(2.0**power, color=lab.style.MUTED, linewidth=1, linestyle=":")
-        left.annotate(label, (2.0**power, 0.02), xytext=(3, 0), textcoords="offset points", color=lab.style.MUTED)
+    for kind, bits in (("FP16", 11), ("bfloat16", 8)):
+        colour = lab.style.COLOURS[list(formats).index(kind)]
+        left.plot(fine, staircase(bits), color=colour, marker="", linestyle="-", linewidth=0.8)
     left.set(xscale="log", xlabel=r"relative rate $\alpha$", ylabel="share of entries that move", ylim=(0, 1.05))
-    left.legend(loc="center right")
+    left.legend(loc="lower right")
     lab.style.title(left, "Entries that move in a step")
     for label, values in curves.items():
         right.plot(np.linspace(0, half_steps, len(values)), values, marker="", label=label)
@@ -1442,11 +1462,11 @@ lab.figure(
     name="rounding",
     title="Half precision rounds steps away; rounding at random brings them back",
     caption=(
-        "**Figure 5.** Left: share of the entries of the middle matrix that change per step. Dotted: the rates below which an entry "
-        "of typical size never moves. Right: held-out loss, mean over the repeats, all parameters in the format."
+        "**Figure 5.** Left: share of the entries of the middle matrix that change per step. Thin lines: the share "
+        "derived for normally distributed entries of size 1/8. Right: held-out loss, mean over the repeats, all parameters in the format."
     ),
     alt=(
-        "Left: the share stays at one in 32 bits, drops at small rates in FP16, and drops much earlier in bfloat16. Right: the loss in "
+        "Left: the share stays at one in 32 bits, drops in stairs at small rates in FP16, and much earlier in bfloat16. Right: the loss in "
         "bfloat16 falls more slowly than the others; with random rounding its curve lies on that of 32 bits."
     ),
     data={"alpha": alphas, **moving, **{f"loss, {label}": values for label, values in curves.items()}},
@@ -1456,10 +1476,9 @@ print(
 )
 
 # %% [markdown]
-# Smaller entries than the typical one still move, so the share does not drop to zero at the dotted lines; there it has lost its larger
-# half. In bfloat16 at the recommended rate most of the steps are lost, and the training is slower. Rounding at random repairs it
-# completely, without any further memory. FP16 does well at 0.001; its trouble is at the end of the schedule, where the rates are smaller
-# still.
+# The share falls in stairs, because the spacing doubles at every power of two: all entries below one power still move, all above it stand
+# still. In bfloat16 most entries stand still at the recommended rates, and the training is slower. Rounding at random repairs it, without any
+# further memory. FP16 does well at 0.001; its trouble comes at the end of the schedule, where the rates are smaller still.
 #
 # The decay has the trouble of [D6.21](#D6.21) if one codes the formula as it stands. The optimizer here multiplies by
 # $1 - \eta\lambda$ instead, which has the trouble of its own that $\eta\lambda$ is small. The next line shows in FP16 what
@@ -1648,7 +1667,7 @@ if run.scale == "full":
     text = lab.data.kjv().lower()
     vocabulary = lab.text.Vocabulary(text, size=95)
     train_text, test_text = lab.text.split(vocabulary.encode(text))
-    window, batch_size, text_steps = 256, max(4, 256 // shrink), max(20, 3000 // shrink)
+    window, batch_size, text_steps = 256, max(4, 256 // shrink), max(20, 2000 // shrink)
     test_rows = lab.language.test_windows(
         test_text, count=max(8, 256 // shrink), longest=window, generator=run.generator("test windows")
     )
@@ -1767,12 +1786,12 @@ display(
     D.define("D9.6", eq(wanted(alpha, width), alpha * sqrt(width) / 2), by="the decay"),
     D.define("D9.7", eq(implied(alpha, width), alpha / sqrt(width)), by="the plain rate"),
     D.exact("D9.8", eq(alpha / (2 * wanted(alpha, width)), 1 / sqrt(width)), by="the balance is the size at the start"),
-    D.numeric("D9.9", lt(wanted(Rational(111, 100000), 768), Rational(1539, 100000)), by="0.0154, from above …"),
-    D.numeric("D9.10", gt(wanted(Rational(111, 100000), 768), Rational(1538, 100000)), by="… and from below"),
-    D.numeric(
+    D.exact("D9.9", lt(wanted(Rational(111, 100000), 768), Rational(1539, 100000)), by="0.0154, from above …"),
+    D.exact("D9.10", gt(wanted(Rational(111, 100000), 768), Rational(1538, 100000)), by="… and from below"),
+    D.exact(
         "D9.11", lt(implied(Rational(111, 100000), 768), Rational(401, 10**7)), by="$4.0\\cdot10^{-5}$, from above …"
     ),
-    D.numeric("D9.12", gt(implied(Rational(111, 100000), 768), Rational(400, 10**7)), by="… and from below"),
+    D.exact("D9.12", gt(implied(Rational(111, 100000), 768), Rational(4004, 10**8)), by="… and from below"),
 )
 
 # %% [markdown]
