@@ -230,6 +230,7 @@ class _Run:
         self.budget = 60 * args.minutes
         self.left = self.total = 0
         self.refused: list[str] = []
+        self.said: set[str] = set()  # what red tests say, once
 
     def has(self, operation: Operation) -> bool:
         """Whether the operation was measured from the same files with the same settings on this machine."""
@@ -262,7 +263,9 @@ class _Run:
         self.left = left
         if reason:
             self.refused.append(operation.name)
-            _say(f"refused: {reason}")
+            first, _, rest = reason.partition("\n")
+            _say(f"refused: {first}" + (f"\n{rest}" if rest and rest not in self.said else ""))
+            self.said.add(rest)
         self.document["operations"][operation.name] = _records.entry(
             operation,
             self.facts,

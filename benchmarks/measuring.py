@@ -289,9 +289,10 @@ def paired_ratio(ours: Sequence[float], peer: Sequence[float]) -> dict[str, floa
 
 @dataclass
 class _Plan:
-    """How often a contestant calls in a turn; it takes part in the first rounds, then in every ``every``-th."""
+    """How often a contestant calls in a turn; it takes part in the ``first`` rounds, then in every ``every``-th."""
 
     calls: int
+    first: int
     every: int
 
 
@@ -318,9 +319,10 @@ def _plan(runners: list[_Runner], device: torch.device, rounds: int, turn_s: flo
         if r.name in slow:
             share = seconds / 2 / len(slow)
             wanted = min(rounds, max(_FEWEST, int(min(share / length[r.name], 1e9))))
-            plans[r.name] = _Plan(calls[r.name], max(1, rounds // wanted))
+            first = least if r.contestant.role == "peer" and length[r.name] <= seconds else _FEWEST
+            plans[r.name] = _Plan(calls[r.name], first, max(1, rounds // wanted))
         else:
-            plans[r.name] = _Plan(calls[r.name], 1)
+            plans[r.name] = _Plan(calls[r.name], least, 1)
     return rounds, least, plans
 
 
@@ -406,7 +408,7 @@ def _time(
         shuffle.shuffle(order)
         for r in order:
             plan = plans[r.name]
-            if done < _FEWEST or done % plan.every == 0:
+            if done < plan.first or done % plan.every == 0:
                 times[r.name][done] = _turn(r.job, plan.calls, device)
         done += 1
     return done, times
