@@ -256,6 +256,7 @@ display(
 # | optimizer | momentum | second moment | accumulation | copies |
 # |---|---|---|---|---|
 # | Adam, LAMB | 1 | 1 | 1 | 3 |
+# | AdaFactor (with momentum) | – (1) | a little | 1 | 1.x (2.x) |
 # | Lion | 1 | – | 1 | 2 |
 # | SGD with momentum | 1 | – | – | 1 |
 # | Tiger | 1 | – | – | 1 |
@@ -303,7 +304,8 @@ display(
 # %% [markdown]
 # Next the learning rate. A step of $10^{-3}$ is large for a weight of size $0.02$ and small for one of size $2$. Therefore
 # the post makes steps *relative*: for matrices $\eta = \alpha R$ with the root mean square $R$ of the tensor. For biases, and
-# for the gains and offsets of norms, it is $\eta = \alpha/2$. What does that achieve? Take a loss that does not change when
+# for the gains and offsets of norms, it is $\eta = \alpha/2$. (In the author's code an embedding has one $R$ for every row. And a tensor of
+# zeros would never move, since its $R$ is 0; the option `min_rms` is for that.) What does that achieve? Take a loss that does not change when
 # the weights are scaled by a factor $s$, as behind a normalisation. Its gradient then scales by $1/s$, its sign not at all. Is
 # the step from $s\theta$ just $s$ times the step from $\theta$?
 
@@ -422,8 +424,8 @@ display(
     ),
     D.limit(
         "D5.4",
-        tends(-1 / lam + (first + 1 / lam) * exp(-kappa * time), time, oo, -1 / lam),
-        by="it ends at $-1/\\lambda$; here $\\kappa = -\\log(1-\\eta\\lambda) > 0$",
+        tends(D["D5.1"].rhs.subs(eta, (1 - exp(-kappa)) / lam), time, oo, -1 / lam),
+        by="it ends at $-1/\\lambda$; $\\kappa > 0$ is put for $-\\log(1-\\eta\\lambda)$",
     ),
 )
 
@@ -685,6 +687,11 @@ display(
         by="so for $\\lambda = 0.01$ weights up to 0.0244 get no decay …",
     ),
     D.exact("D6.22", lt(2 * frozen(11) / Rational(1, 100), Rational(489, 10000)), by="… and all above 0.0489 get it"),
+    D.exact(
+        "D6.23",
+        gt(frozen(11), 488 * Rational(1, 1000) * Rational(5, 100) * Rational(1, 100)),
+        by="applied by itself: $\\eta\\lambda = \\alpha R\\lambda = 0.001 \\cdot 0.05 \\cdot 0.01$ is 488 times too small for FP16",
+    ),
 )
 
 # %% [markdown]
@@ -699,12 +706,12 @@ up = Symbol("P", real=True)
 D.domain.update({low: Interval(-3, -1), high: Interval(0, 3)})
 display(
     D.define(
-        "D6.23",
+        "D6.24",
         eq(up, (exact_value - low) / (high - low)),
         by="probability to round up, between neighbours $a_1 < a_2$",
     ),
     D.exact(
-        "D6.24",
+        "D6.25",
         eq(up * high + (1 - up) * low, exact_value),
         by="on average the rounded number is right",
     ),
@@ -1273,7 +1280,7 @@ print("relative", lab.approx(float(transfer["relative"]), 2))
 # changed by the square of the factor by which the relative one has to be changed. But it does not carry over unchanged. Whoever goes from a
 # base model to one four times as wide should expect to halve $\alpha$.
 #
-# What about its level? The post recommends a peak of 0.001 to 0.002, and in Figure 2 ten times as much is best. The runs there are a
+# What about its level? The post recommends a peak of 0.001 to 0.002, and in Figure 2 about ten times as much is best. The runs there are a
 # thousand times shorter than those the author had in mind. So let us vary the length of the run, at width 64.
 
 # %% tags=["experiment", "hide-input"]
@@ -1480,13 +1487,14 @@ print(
 # still. In bfloat16 most entries stand still at the recommended rates, and the training is slower. Rounding at random repairs it, without any
 # further memory. FP16 does well at 0.001; its trouble comes at the end of the schedule, where the rates are smaller still.
 #
-# The decay has the trouble of [D6.21](#D6.21) if one codes the formula as it stands. The optimizer here multiplies by
-# $1 - \eta\lambda$ instead, which has the trouble of its own that $\eta\lambda$ is small. The next line shows in FP16 what
-# $1 + \lambda\theta$ and $-1 + \lambda\theta$ become for a weight of 0.024.
+# The decay is in a worse state. Added to the sign it is lost for small weights, by [D6.21](#D6.21); applied by itself, as the optimizer here does
+# it, it is lost for all, by [D6.23](#D6.23). The next line shows in FP16 what $1 + \lambda\theta$ and $-1 + \lambda\theta$ become for a weight of
+# 0.024, and $\theta(1 - \eta\lambda)$ for a weight of 0.05.
 
 # %% tags=["experiment", "hide-input"]
 tenth = np.float16(0.01) * np.float16(0.024)
-print("1 + 0.01 × 0.024 in FP16:", np.float16(1) + tenth, "   -1 + 0.01 × 0.024 in FP16:", np.float16(-1) + tenth)
+print("1 + 0.01 × 0.024 →", np.float16(1) + tenth, "  -1 + 0.01 × 0.024 →", np.float16(-1) + tenth, end="   ")
+print("0.05 × (1 - 5e-7) unchanged:", np.float16(0.05) == np.float16(np.float64(np.float16(0.05)) * (1 - 5e-7)))
 
 # %% [markdown]
 # ## 13 Experiment D: after a bad gradient
@@ -1587,7 +1595,7 @@ lab.figure(
 
 # %% [markdown]
 # Without treatment a single NaN is fatal in a quiet way. It makes the momentum NaN for good, PyTorch takes the sign of NaN as zero, and
-# the tensor never moves again. No error is raised. How bad the result is depends on how early the first bad batch comes.
+# the tensor never moves again, but for its decay. No error is raised. How bad the result is depends on how early the first bad batch comes.
 #
 # One more thing: the author's code tests for NaN only. An *infinite* gradient would make the momentum infinite for good, and drive the
 # entry to $\pm 1/\lambda$ by [D5.4](#D5.4). Our optimizer tests for every number that is not finite.
@@ -1658,8 +1666,8 @@ for name, (loss, share) in final.items():
     print(f"{name}: held-out loss {lab.approx(loss, 3)}, accuracy {lab.approx(100 * share, 3)} %")
 
 # %% [markdown]
-# Tiger and Lion are close, as the post says; if anything, Tiger is ahead here. AdamW is not behind on so small a task with so short a
-# run, and the claim of the post is about something else: large batches and long runs, where the Lion paper finds sign methods ahead. A full
+# Tiger and Lion are close, as the post says; if anything, Tiger is ahead here. AdamW is ahead on so small a task with so short a
+# run; the claim of the post is about something else: large batches and long runs, where the Lion paper finds sign methods ahead. A full
 # run compares the three on a text model of six layers. It is still small by the measure of that claim.
 
 # %% tags=["experiment", "hide-input"]
@@ -1823,4 +1831,4 @@ D.exact(
 # parametrization ([arXiv 2203.03466](https://arxiv.org/abs/2203.03466)). That weight decay and random steps settle at a size is called rotational
 # equilibrium ([arXiv 2305.17212](https://arxiv.org/abs/2305.17212)). Freeing each gradient during the backward pass is the idea of LOMO
 # ([arXiv 2306.09782](https://arxiv.org/abs/2306.09782)). And the sign of a matrix in another sense, with all singular values made one,
-# replaces the sign of its entries in Muon, where the width drops out of the step.
+# is the step of Muon.
