@@ -1428,7 +1428,8 @@ lab.figure(
 )
 grown = lab.slope(np.log(layer[7:]), np.log(streams["Pre-LN"][0][7:]))
 print("Pre-LN: the mean square of the stream grows like the layer to the power", lab.approx(grown.slope, 2))
-print("likeness of the tokens after 16 layers:", {k: lab.approx(pair[1][15], 2) for k, pair in streams.items()})
+likeness = ", ".join(f"{kind} {lab.approx(cosines[15], 2)}" for kind, (_, cosines) in streams.items())
+print("likeness of the tokens after 16 layers:", likeness)
 
 # %% [markdown]
 # ## 11 Experiment B: the size of a matrix, and the probe
