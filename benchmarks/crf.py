@@ -73,7 +73,7 @@ def _torch_struct(h: Tensor, A: Tensor, a: Tensor, z: Tensor, mask: Tensor) -> A
     first[:, 0] = (h[:, 0] + a)[:, None, :]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch_struct.LinearChainCRF(edges + first, lengths=lengths)
+        return torch_struct.LinearChainCRF((edges + first).contiguous(), lengths=lengths)
 
 
 # --- the loss -------------------------------------------------------------------------------------------------------
