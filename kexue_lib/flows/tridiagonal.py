@@ -34,7 +34,8 @@ def solve_tridiagonal(lower: Tensor, diag: Tensor, upper: Tensor, rhs: Tensor) -
 
     Example:
         >>> one = torch.ones(2, dtype=torch.float64)
-        >>> solve_tridiagonal(-one, 2 * torch.ones(3, dtype=torch.float64), -one, torch.tensor([1.0, 0.0, 1.0]))
+        >>> x = solve_tridiagonal(-one, 2 * torch.ones(3, dtype=torch.float64), -one, torch.tensor([1.0, 0.0, 1.0]))
+        >>> x.round(decimals=9)
         tensor([1., 1., 1.], dtype=torch.float64)
 
     Source: R. W. Hockney 1965 (cyclic reduction); used by the chapter *gradient-flow* for steps D7 and D8.

@@ -1804,7 +1804,7 @@ with lab.style.use() as plt:
         (drawn,) = left.plot(line, values, marker="", label=f"bargain, $h = {size}$")
         left.plot(line[values.argmin()], values.min(), marker="o", color=drawn.get_color())
     left.axvline(from_here, color=lab.style.MUTED, linewidth=0.8, linestyle=":")
-    left.set(xlabel="$x$", ylabel="height", ylim=(-0.3, 10))
+    left.set(xlabel="$x$", ylabel="height", xlim=(-3.3, 2.4), ylim=(-0.3, 10))
     left.legend(loc="upper left")
     lab.style.title(left, "The bargain struck at $x_0 = 1.9$")
     right.plot(products, explicit_change, marker="", label="explicit step")
@@ -1907,7 +1907,7 @@ with lab.style.use() as plt:
         panel.legend(loc="upper right")
         lab.style.title(panel, label)
     panels[0].plot([0], [1], color=lab.style.INK, marker="*", markersize=11, linestyle="none")
-    panels[0].set(xlabel="mean $m$", ylabel="standard deviation $s$", ylim=(0, 2.6))
+    panels[0].set(xlabel="mean $m$", ylabel="standard deviation $s$", ylim=(0, 2.3))
     panels[0].legend(loc="upper right")
     lab.style.title(panels[0], "Roads")
 lab.figure(
@@ -2185,7 +2185,7 @@ with lab.style.use() as plt:
 lab.figure(
     fig,
     name="ring",
-    title="The larger the mobility where mass is missing, the faster the race",
+    title="Five divergences, one start, one target: five speeds",
     caption=(
         "**Figure 7.** Wasserstein gradient flows of five divergences on a ring, from one random start to one target. Left: the densities after a tenth of the time. Right: the divergence "
         r"that each flow descends, relative to its start. $\chi^2$ is the fastest here, with mobility $2r^2$, and Jensen–Shannon the slowest."
