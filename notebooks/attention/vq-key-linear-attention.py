@@ -52,6 +52,9 @@ device = "auto"
 shrink = 1  # divides the size of the experiments: a run in miniature
 
 # %% tags=["hide-input"]
+from dataclasses import dataclass
+
+import mpmath
 import sympy as sp
 from IPython.display import display
 from sympy import (
@@ -65,6 +68,7 @@ from sympy import (
     Symbol,
     cos,
     exp,
+    log,
     pi,
     sin,
     tanh,
@@ -444,7 +448,35 @@ display(
 # p_j|$: it is what some set of tokens gains. Let that set have the weight $P$ before. It gains most if all its scores rise by
 # $\varepsilon$ and all others fall by $\varepsilon$. This is a problem with one variable, and its maximum has a closed form.
 
+
 # %% tags=["hide-input"]
+@dataclass(frozen=True)
+class OneAgainstAll:
+    """A single vector: its first entry, and one for all others."""
+
+    first: sp.Expr
+    others: sp.Expr
+
+    def corners(self, sizes):
+        """The vector at a given length."""
+        entries = [self.first.subs(n, sizes[n]), *[self.others] * (sizes[n] - 1)]
+        return [[mpmath.mpmathify(entry.evalf(50)) for entry in entries]]
+
+    def draw(self, rng, sizes):
+        """The same."""
+        return self.corners(sizes)[0]
+
+    def __str__(self):
+        return f"({self.first}, {self.others}, …)"
+
+
+one = sp.Integer(1)
+worst_case = {  # the first token has the weight P = 1/(1 + e) before
+    eps: 1,
+    b: OneAgainstAll(log(n - 1) - 1, 0 * one),
+    tau: OneAgainstAll(pi / 2, -pi / 2),
+    v: OneAgainstAll(one, -one),
+}
 P, A1, A2 = sp.symbols("P X Y", positive=True)
 odds = Symbol("omega", positive=True)  # P/(1 − P)
 gain = Function("G")
@@ -481,6 +513,7 @@ display(
         le(over_tokens(sp.Abs(phat[j] - p[j])) / 2, tanh(eps / 2)),
         dims={n: (2, 3, 5)},
         points=60,
+        tight=worst_case,
         by="the total variation, for any scores and any change of them",
         uses=["D6.15", "D6.16"],
     ),
@@ -502,6 +535,7 @@ display(
         ),
         dims={n: (2, 3, 5)},
         points=60,
+        tight=worst_case,
         by="how far the output can move",
         uses=["D6"],
     ),
