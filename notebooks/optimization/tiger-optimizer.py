@@ -1452,7 +1452,7 @@ claims.measure(
 with lab.style.use() as plt:
     fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.9))
     for kind, values in moving.items():
-        left.plot(alphas, values, label=kind)
+        left.plot(alphas, values, linestyle="none", label=kind)
     for kind, bits in (("FP16", 11), ("bfloat16", 8)):
         colour = lab.style.COLOURS[list(formats).index(kind)]
         left.plot(fine, staircase(bits), color=colour, marker="", linestyle="-", linewidth=0.8)
@@ -1470,7 +1470,7 @@ lab.figure(
     title="Half precision rounds steps away; rounding at random brings them back",
     caption=(
         "**Figure 5.** Left: share of the entries of the middle matrix that change per step. Thin lines: the share "
-        "derived for normally distributed entries of size 1/8. Right: held-out loss, mean over the repeats, all parameters in the format."
+        "that D6.6 predicts for normally distributed entries of size 1/8. Right: held-out loss, mean over the repeats, all parameters in the format."
     ),
     alt=(
         "Left: the share stays at one in 32 bits, drops in stairs at small rates in FP16, and much earlier in bfloat16. Right: the loss in "
