@@ -78,11 +78,22 @@ class SharedGradients(NamedTuple):
     representation: Tensor
     parameters: tuple[Tensor, ...] | None
 
-    def matrix(self) -> Tensor:
-        """The gradients of the trunk as one matrix ``(n, p)``."""
+    def _of_trunk(self) -> tuple[Tensor, ...]:
         if self.parameters is None:
             raise ValueError("the gradients of the trunk were not computed: give parameters= to shared_gradients")
-        return torch.cat([g.reshape(len(g), -1) for g in self.parameters], dim=1)
+        return self.parameters
+
+    def matrix(self) -> Tensor:
+        """The gradients of the trunk as one matrix ``(n, p)``; this copies them."""
+        return torch.cat([g.reshape(len(g), -1) for g in self._of_trunk()], dim=1)
+
+    def gramian(self, *, dtype: torch.dtype | None = None) -> Tensor:
+        """The inner products of the trunk's gradients, ``(n, n)``; see :func:`gramian`. Nothing is copied."""
+        return torch.stack([gramian(g.reshape(len(g), -1), dtype=dtype) for g in self._of_trunk()]).sum(0)
+
+    def combined(self, coefficients: Tensor) -> tuple[Tensor, ...]:
+        """The update Σ c_i g_i of the trunk, one tensor per parameter, for ``coefficients (n,)``."""
+        return tuple(_combined(g.reshape(len(g), -1), coefficients).reshape(g.shape[1:]) for g in self._of_trunk())
 
 
 # ----------------------------------------------------------------------------------------------------------------------

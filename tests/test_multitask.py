@@ -101,6 +101,7 @@ def test_gramian_has_derivatives():
         (lambda: M.shared_gradients(torch.ones(2), [lambda h: h]), ValueError, "head 0"),
         (lambda: M.shared_gradients(torch.ones(2), [lambda h: h.sum()], [torch.ones(2)]), ValueError, "no graph"),
         (lambda: M.shared_gradients(torch.ones(2), [lambda h: h.sum()]).matrix(), ValueError, "parameters="),
+        (lambda: M.shared_gradients(torch.ones(2), [lambda h: h.sum()]).gramian(), ValueError, "parameters="),
         (lambda: M.conflicts(torch.ones(2, 3), torch.ones(2)), ValueError, r"\(2, 3\).*\(2,\)"),
         (lambda: M.conflicting_pairs(torch.ones(2, 3)), ValueError, r"\(2, 3\)"),
     ],
@@ -292,6 +293,18 @@ def test_shared_gradients_are_those_of_each_task_and_of_its_head():
         for p, want in zip(head.parameters(), torch.autograd.grad(task(h), list(head.parameters())), strict=True):
             assert_close("head", p.grad, want, OUTPUT[F64])
     assert all(p.grad is None for p in trunk.parameters())
+
+
+def test_shared_gradients_give_gram_matrix_and_update_without_a_copy():
+    trunk, _, x, tasks = network()
+    scale = torch.ones((), dtype=F64, device=DEVICE, requires_grad=True)  # a parameter without axes
+    found = M.shared_gradients(scale * trunk(x), tasks, [*trunk.parameters(), scale])
+    g = found.matrix()
+    assert_close("K", found.gramian(), g @ g.T, OUTPUT[F64])
+    weights = min_norm_weights(found.gramian())
+    parts = found.combined(weights)
+    assert [u.shape for u in parts] == [p.shape for p in (*trunk.parameters(), scale)]
+    assert_close("u", torch.cat([u.reshape(-1) for u in parts]), weights @ g, 1e-13)
 
 
 def test_shared_gradients_walk_the_heads_once_and_the_trunk_once():

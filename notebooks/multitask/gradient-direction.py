@@ -1500,7 +1500,6 @@ if run.scale == "full":
         {"MGDA": [], "MGDA-UB": []},
     )
     for width_ in sizes_:
-        torch.manual_seed(0)
         width_ = width_ // shrink
         trunk = torch.nn.Sequential(*(m for _ in range(3) for m in (torch.nn.Linear(width_, width_), torch.nn.ReLU())))
         heads = torch.nn.ModuleList(torch.nn.Linear(width_, 10) for _ in range(tasks))
@@ -1511,9 +1510,7 @@ if run.scale == "full":
         def exact_step(trunk=trunk, x_=x_, losses_=losses_, parameters=parameters):
             """All gradients, their Gram matrix, the weights, the update."""
             found = multitask.shared_gradients(trunk(x_), losses_, parameters)
-            return multitask.common_descent(
-                list(zip(*(g.unbind() for g in found.parameters), strict=True)), normalize=None
-            )
+            return found.combined(min_norm.min_norm_weights(found.gramian()))
 
         def cheap_step(trunk=trunk, x_=x_, losses_=losses_, parameters=parameters):
             """Weights from the representation, then one pass through the trunk."""
