@@ -1,13 +1,15 @@
 """What Colab does: the wheel in an environment that has only torch, numpy, sympy, matplotlib and a kernel.
 
-The chapters' executed notebooks are run there from an empty folder, without this checkout, and have to come to the
-same verdicts.
+What the chapters import and load has to be there. One of them is run from an empty folder, without this checkout, and
+has to come to the same verdicts.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import venv
 import zipfile
 from pathlib import Path
 
+import jupytext
 import pytest
 
 from kexue_lib.book.notebooks import read_executed
@@ -96,7 +99,22 @@ def test_the_environment_has_no_part_of_the_pipeline(python: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("chapter", PROJECT.chapters, ids=lambda chapter: chapter.slug)
-def test_a_chapter_comes_to_the_same_verdicts_there(chapter: Chapter, python: Path, tmp_path: Path) -> None:
+def test_all_that_a_chapter_imports_and_loads_is_there(chapter: Chapter, python: Path, tmp_path: Path) -> None:
+    """Its imports, each module of lab that it names, and its data: what a missing requirement would break."""
+    source = ast.parse("\n".join(c.source for c in jupytext.read(chapter.source).cells if c.cell_type == "code"))
+    nodes = list(ast.walk(source))
+    lines = [ast.unparse(n) for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom))]
+    dotted = {ast.unparse(n) for n in nodes if isinstance(n, ast.Attribute)}
+    named = sorted(name for name in dotted if re.fullmatch(r"lab\.\w+", name))
+    loads = sorted(name for name in dotted if re.fullmatch(r"lab\.data\.\w+", name))
+    assert named, "a chapter without lab"
+    program = "\n".join(["from kexue_lib import lab", *lines, *named, *(f"{name}()" for name in loads)])
+    call(python, "-c", program, cwd=tmp_path)
+
+
+def test_a_chapter_comes_to_the_same_verdicts_there(python: Path, tmp_path: Path) -> None:
+    """One whole chapter; the others run again in tests/chapters, and their imports above."""
+    chapter = PROJECT.chapters[0]
     empty = tmp_path / "empty"
     empty.mkdir()
     shutil.copy(chapter.executed, empty / "chapter.ipynb")
