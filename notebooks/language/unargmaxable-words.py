@@ -99,7 +99,6 @@ display(*(D.define(f"D0.{k}", eq(score[k], x * z1 + y * z2)) for k, (x, y) in ve
 
 # %% tags=["hide-input"]
 m13, m24 = sp.symbols("m_{13} m_{24}", real=True)
-lead = Function("L", real=True)
 display(
     D.exact("D1.1", eq(score[5], (score[1] + score[2] + score[3] + score[4]) / 4), by="expand both sides"),
     D.define("D1.2", eq(m13, Max(score[1], score[3])), by="the better of two opposite words"),
@@ -342,7 +341,6 @@ D.exact(
 # squares:
 
 # %% tags=["hide-input"]
-uu, uz, zz = (Symbol(name, positive=True) for name in ("U", "P", "Z"))
 e = Symbol("e", integer=True, positive=True)
 lagrange = Sum(Sum((u[a] * z[e] - u[e] * z[a]) ** 2, (e, 1, dim)), (a, 1, dim)) / 2
 D.exact(
@@ -530,7 +528,7 @@ display(
 )
 
 # %% [markdown]
-# The word is lost exactly when $\kappa \le \cos\vartheta$. For a hundred words in the plane it is enough to be shorter by one part in
+# So for $n \ge 5$ the word is lost exactly when $\kappa \le \cos\vartheta$. For a hundred words in the plane it is enough to be shorter by one part in
 # five hundred. "Differ considerably" depends on how densely the directions are filled, and in the plane they fill up at once. The
 # next section says how this changes with $d$.
 #
@@ -813,9 +811,6 @@ display(
 # $L_z = \langle g, z\rangle + c < 0$ and $L_y = \langle g, y\rangle + c > 0$:
 
 # %% tags=["hide-input"]
-G2 = Symbol("Q", positive=True)
-lead_z, lead_y = Symbol("L_z", real=True), Symbol("L_y", real=True)
-gz, gy, zy2 = Symbol("S_z", real=True), Symbol("S_y", real=True), Symbol("R", positive=True)
 Lz, Ly = dot(g, z) + c, dot(g, y) + c
 step = 2 * Lz / norm2(lambda a: g[a])
 D.exact(
@@ -913,6 +908,7 @@ claims.register(
             "sweep", "in the plane the two sides agree within $10^{-6}$", lambda v: v["largest difference"] <= 1e-6
         ),
     ],
+    evidence=["D5.4"],
 )
 claims.register(
     "C4a",
@@ -1280,7 +1276,7 @@ lab.figure(
 )
 
 # %% [markdown]
-# The dots lie on the exact expectation. Now turn the question round. How many words fit in a width before one lost word is to be expected?
+# The dots follow the exact expectation. Now turn the question round. How many words fit in a width before one lost word is to be expected?
 
 
 # %% tags=["experiment", "hide-input"]
@@ -1628,8 +1624,8 @@ claims.table()
 # ## 19 What to keep
 #
 # A word is never the argmax exactly when its vector (with the bias as one more coordinate) is a mixture of the others that lies no lower. This
-# needs vectors much shorter than others, or very many words: $d$ dimensions hold on the order of $2^{d/4}$ normal vectors before the first is
-# likely to be lost. It can be decided for a whole vocabulary in seconds, with a proof for every word.
+# needs vectors much shorter than others, or very many words: $d$ dimensions hold more than about $2^{d/4}$ normal vectors before the first
+# is likely to be lost. It can be decided for a whole vocabulary in seconds, with a proof for every word.
 #
 # ### Exercises
 #
