@@ -2660,12 +2660,12 @@ display(
 # </details>
 
 # %% tags=["hide-cell"]
-D.exact("D13.7", eq((1 / (1 - h / 2)).subs(h, Rational(2, 11)), Rational(11, 10)), by="the largest step")
+D.exact("D13.7", eq(Subs(1 / (1 - h / 2), h, Rational(2, 11)), Rational(11, 10)), by="the largest step")
 
 # %% [markdown]
 # ### Where the idea went since
 #
-# Santambrogio's overview ([arXiv 1609.03890](https://arxiv.org/abs/1609.03890)) is the survey that the post recommends.
+# Santambrogio's overview ([arXiv 1609.03890](https://arxiv.org/abs/1609.03890)) is among the references of the post.
 # How far Langevin with finite steps is from its target, in terms of the logarithmic Sobolev inequality, is the theme of
 # Vempala and Wibisono ([arXiv 1903.08568](https://arxiv.org/abs/1903.08568)). Stein variational gradient descent
 # ([arXiv 1608.04471](https://arxiv.org/abs/1608.04471)) smooths the velocity instead of the density. And score-based
