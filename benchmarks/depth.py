@@ -107,21 +107,39 @@ class _Net(nn.Module):
         return torch.tanh(x @ self.first) @ self.last
 
 
-def _network(width: int, rows: int, devices: tuple[str, ...]) -> Case:
-    def inputs(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        shapes = ((rows, width), (width, 2 * width), (2 * width, width))
-        return tuple(torch.randn(s, device=device, dtype=dtype) / width**0.5 for s in shapes)
+class _Deep(nn.Module):
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(w.clone() for w in weights.detach())
 
-    return Case(f"width={width} rows={rows}", inputs, devices=devices)
+    def forward(self, x: Tensor) -> Tensor:
+        for w in self.weights:
+            x = x + torch.tanh(x @ w)
+        return x
+
+
+def _network(layers: int, width: int, devices: tuple[str, ...]) -> Case:
+    def inputs(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        def tensor(*shape: int) -> Tensor:
+            return torch.randn(shape, device=device, dtype=dtype) / width**0.5
+
+        return tensor(32, width), tensor(layers, width, width) / layers**0.5
+
+    return Case(f"layers={layers} width={width}", inputs, devices=devices)
 
 
 def _probe(f: Callable[..., depth.StepEffect]) -> Callable[[Case], Callable[..., Tensor]]:
     def make(case: Case) -> Callable[..., Tensor]:
-        made: dict[int, _Net] = {}
+        made: list[_Deep] = []
 
-        def run(x: Tensor, first: Tensor, last: Tensor) -> Tensor:
-            net = made.setdefault(id(first), _Net(first, last))
-            effect = f(net, lambda model: (model(x).square().mean(), model(x)), "lamb", 1e-3)
+        def loss(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+            features = model(x)
+            return features.square().mean(), features
+
+        def run(x: Tensor, weights: Tensor) -> Tensor:
+            if not made:
+                made.append(_Deep(weights))
+            effect = f(made[0], lambda model: loss(model, x), "lamb", 1e-3)
             return torch.tensor([effect.g2, effect.g1, effect.dL, effect.dF or 0.0])
 
         return run
@@ -133,7 +151,7 @@ register(
     Operation(
         name="update_probe",
         tests=("tests/test_depth.py",),
-        cases=(_network(64, 32, ("cpu",)), _network(512, 256, ("cpu", "cuda"))),
+        cases=(_network(16, 64, ("cpu",)), _network(256, 64, ("cpu", "cuda"))),
         contestants=(
             Contestant("kexue_lib", "ours", _probe(depth.update_probe)),
             Contestant("kexue_lib, a copy of the model", "plain", _probe(depth.update_probe_plain)),
