@@ -437,7 +437,7 @@ display(
     D.exact(
         "D4.9",
         eq(parabola(gd) - parabola(start) + (gd - start) ** 2 / (2 * h), a**2 * h * start**2 * (a * h - 1) / 2),
-        by="the explicit step: the slack of [D4.7](#D4.7) changes sign at $h = 1/a$",
+        by="the explicit step: the slack of D4.7 changes sign at $h = 1/a$",
     ),
 )
 
@@ -1137,7 +1137,7 @@ display(
         "D9.17",
         ge(log(vpos) - 1 + 1 / vpos, 0),
         made=D["D5.25"].subs(z, 1 / vpos).multiply(-1).add(1 / vpos - 1),
-        by="put $y = 1/v$ into [D5.25](#D5.25)",
+        by="put $y = 1/v$ into D5.25",
     ),
     D.exact(
         "D9.18",
