@@ -424,7 +424,7 @@ display(
     ),
     D.exact("D6.5", eq(shift(0), log(2)), by="two equal values: $\\log 2/\\lambda$ below"),
     D.exact("D6.6", eq(Derivative(shift(z), z), -1 / (1 + exp(z))), by="it falls as the gap grows"),
-    D.limit("D6.7", tends(shift(z), z, oo, 0), by="and vanishes"),
+    D.limit("D6.7", tends(exp(z) * shift(z), z, oo, 1), by="and vanishes like $e^{-z}$"),
 )
 
 # %% [markdown]
