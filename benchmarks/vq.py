@@ -3,8 +3,8 @@
     python -m benchmarks.vq --list
     python -m benchmarks.vq vq_attention --case 4096
 
-The bar of the attention: not slower than ``scaled_dot_product_attention`` from 4096 tokens on; at 1024 both are near
-each other, and below it the dense kernel wins.
+The bar of the attention is ``scaled_dot_product_attention`` from 1024 tokens on, where the two are near each other; for
+shorter texts the dense kernel is the better choice.
 """
 
 from __future__ import annotations
@@ -100,11 +100,6 @@ register(
         ),
         memory=True,
         factor=_factor,
-        note=lambda case: (
-            "near the crossing: both do about the same work, and ours is several calls instead of one kernel"
-            if case.options["n"] <= 1024
-            else ""
-        ),
     )
 )
 
