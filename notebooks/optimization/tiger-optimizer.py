@@ -780,10 +780,11 @@ display(
 # here, before anything is measured. A claim *holds* when every condition of its rule is met, *partly* when some are, and *fails* when
 # none is. A claim that this run cannot test stays *open*.
 #
-# Rules that depend on chance were fixed on pilot runs with the seeds 5 to 9. Three things were changed on the way. The model that overflows
+# Rules that depend on chance were fixed on pilot runs with the seeds 5 to 9. Four things were changed on the way; none changed a verdict of
+# this page. The model that overflows
 # in experiment D got a simpler form, because in the first one FP16 spoiled the finite gradients too. The accuracies of Tiger and Lion may
 # differ by 2 points instead of 1, because one pilot came to 1.4. And shrinking has to beat skipping by 2 points instead of 1, because a run
-# came to 0.7 by chance.
+# came to 0.7 by chance. Lion's row asks which loss is lower; before, it had an allowance of 2 %.
 
 # %% tags=["experiment", "hide-input"]
 import numpy as np
@@ -945,8 +946,8 @@ claims.register(
     criteria=[
         Criterion(
             "not worse",
-            "Tiger's held-out loss is not below Lion's by more than 2 %",
-            lambda v: v["loss, Tiger to Lion"] >= 0.98,
+            "Lion's held-out loss is not above Tiger's",
+            lambda v: v["loss, Tiger to Lion"] >= 1,
         ),
         Criterion("about", "accuracy within 2 points", lambda v: abs(v["Tiger minus Lion (points)"]) <= 2),
     ],
