@@ -824,9 +824,9 @@ display(
     D.exact("D10.4", eq(meet, 3 * block + 3 * codes + 1), put={dk: width, dv: width}, by="$n_*$ for equal widths"),
     D.exact(
         "D10.5",
-        eq(size / block * codes * dv, size * dv),
-        put={block: codes},
-        by="memory: the states of all blocks at once take as much as the values themselves, if $l = c$",
+        eq(Sum(codes * dv, (k, 1, m)), codes / block * size * dv),
+        put={size: m * block},
+        by="memory: the states of all $m = n/l$ blocks take $c/l$ times as much as the values",
     ),
 )
 
