@@ -218,6 +218,22 @@ def test_a_slow_contestant_gets_fewer_turns_and_a_wider_interval():
         assert " %)" in records.table([record])
 
 
+def test_a_slow_peer_gets_the_turns_that_95_percent_need():
+    def slow(case):
+        def f(x):
+            until = time.process_time() + 0.01
+            while time.process_time() < until:
+                pass
+            return torch.sin(x)
+
+        return f
+
+    ours = lambda case: torch.sin  # noqa: E731
+    record = measured(operation(contestants=two(ours, slow)), rounds=40, turn_ms=0.2, seconds=0.1)
+    assert record["contestants"][1]["turns"] >= 7
+    assert record["ratio"]["coverage"] >= 0.95
+
+
 def test_the_promised_factor_is_judged():
     loop = lambda case: lambda x: torch.stack([torch.sin(y) for y in x])  # noqa: E731
     ours = lambda case: torch.sin  # noqa: E731
@@ -328,17 +344,19 @@ def test_red_tests_forbid_numbers(tmp_path):
 def test_an_operation_that_is_refused_does_not_stop_the_others(alone, capsys, monkeypatch):
     def verify(op):
         if op.tests == (RED,):
-            raise RedTestsError(f"no speed is shown for {op.name!r}: its tests are red")
+            raise RedTestsError(f"no speed is shown for {op.name!r}: its tests are red\nand why")
 
     monkeypatch.setattr(command, "verify", verify)
     registry.register(operation(name="red", tests=(RED,)))
+    registry.register(operation(name="red too", tests=(RED,)))
     registry.register(operation(name="wrong", peer=torch.cos))
     registry.register(operation(name="well"))
     registry.BROKEN["unfinished"] = "ImportError: x"
     path = alone / "out.json"
     assert run(path=path) == 1
     said = capsys.readouterr()
-    assert "refused, without a number: unfinished, red, wrong" in said.err
+    assert "refused, without a number: unfinished, red, red too, wrong" in said.err
+    assert said.err.count("and why") == 1
     assert "benchmarks/unfinished.py cannot be imported: ImportError: x" in said.err
     assert "red · " not in said.out
     assert "wrong · " not in said.out
