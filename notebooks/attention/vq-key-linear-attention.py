@@ -13,7 +13,7 @@
 #     title_zh: VQ一下Key,Transformer的复杂度就变成线性了
 #     title_en: Vector-quantize the keys and the Transformer becomes linear
 #     date: 2023-11-09
-#     prerequisites: []
+#     prerequisites: [flash-gated-attention-unit, softmax-suits-attention, length-extrapolation-local-attention]
 #     minutes: {quick: 1, full: 30}
 # ---
 
