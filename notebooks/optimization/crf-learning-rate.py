@@ -66,11 +66,8 @@ from kexue_lib.derive import Derivation, Interval, MaxOver, OneOf, eq, ge, le, l
 # A sentence has $n$ characters, a tag is one of $k$ numbers. For cutting words, $k = 4$, and we write the tags as $s, b, m, e$:
 # a word of one character is $s$, a longer one $b\,m \cdots m\,e$. The network gives each character $t$ a score $h_t(j)$ for
 # each tag $j$, the *emissions*. The CRF adds a score $A_{ij}$ for each step from tag $i$ to tag $j$, the *transitions*, the same
-# at all places. A path $y = (y_1, \dots, y_n)$ of tags gets the score
-#
-# $$ S(y) = h_1(y_1) + A_{y_1 y_2} + h_2(y_2) + \dots + A_{y_{n-1} y_n} + h_n(y_n) $$
-#
-# and the probability $e^{S(y)}/Z$. The constant $Z$ is a sum over all $k^n$ paths. For a line of 48 characters that are
+# at all places. The score $S(y)$ of a path $y = (y_1, \dots, y_n)$ of tags is the sum of its emissions $h_t(y_t)$ and of the
+# transitions $A_{y_t y_{t+1}}$ between neighbours. Its probability is $e^{S(y)}/Z$. The constant $Z$ is a sum over all $k^n$ paths. For a line of 48 characters that are
 # nearly $10^{29}$. The steps below are written for three characters, the smallest sentence that has an inner one; nothing in
 # them depends on the three.
 #
@@ -1573,6 +1570,7 @@ display(
 # ### Where the idea went since
 #
 # A rate of its own for the layers on top of a pre-trained network is common practice today; the author's library
-# `bert4keras` has it as an option of its CRF layer. BERT with and without a CRF was compared for word segmentation by Huang and others
-# ([arXiv 1909.09292](https://arxiv.org/abs/1909.09292)). Torch-Struct ([arXiv 2002.00876](https://arxiv.org/abs/2002.00876))
+# `bert4keras` has it as an option of its CRF layer. Yang
+# ([arXiv 1909.09292](https://arxiv.org/abs/1909.09292)) compared BERT with a softmax and with a CRF for word segmentation, and
+# found that with good features the softmax does as well. Torch-Struct ([arXiv 2002.00876](https://arxiv.org/abs/2002.00876))
 # computes the sums of this chapter, and those of trees and grammars, by products in semirings.
