@@ -484,12 +484,18 @@ display(
 
 # %% tags=["hide-input"]
 display(
-    D.exact("D5.4", eq(at0(kl(mu, sd)), 0), by="no distance from itself"),
-    D.exact("D5.5", eq(at0(Derivative(kl(mu, sd), mu)), 0), by="no slope"),
-    D.exact("D5.6", eq(at0(Derivative(kl(mu, sd), sd)), 0), by="in either direction"),
+    D.exact("D5.4", eq(kl(mu, sd0), mu**2 / (2 * sd0**2)), by="at $s = s_0$: no distance of the start from itself"),
+    D.exact("D5.5", eq(Derivative(kl(mu, sd), mu), mu / sd0**2), by="slope along the mean: none at $\\mu = 0$"),
+    D.exact(
+        "D5.6",
+        eq(Derivative(kl(mu, sd), sd), sd / sd0**2 - 1 / sd),
+        by="slope along the standard deviation: none at $s = s_0$",
+    ),
     D.exact("D5.7", eq(at0(Derivative(kl(mu, sd), mu, mu)), 1 / sd0**2), by="Fisher matrix: mean"),
     D.exact("D5.8", eq(at0(Derivative(kl(mu, sd), sd, sd)), 2 / sd0**2), by="Fisher matrix: standard deviation"),
-    D.exact("D5.9", eq(at0(Derivative(kl(mu, sd), mu, sd)), 0), by="Fisher matrix: mixed"),
+    D.exact(
+        "D5.9", eq(kl(mu, sd), kl(mu, sd0) + kl(0, sd)), by="Fisher matrix: no mixed entry, since both parts add up"
+    ),
 )
 
 # %% [markdown]
@@ -895,8 +901,8 @@ display(
     D.exact("D7.16", gt(Derivative(sd_bargain(sd), sd, sd), 0), by="the bargain is convex: there is no other"),
     D.exact(
         "D7.17",
-        eq(Subs(Derivative(sd_bargain(sd), sd), (sd, s_start), (1, 1)), 0),
-        by="the target stays where it is, for every $h$",
+        eq(Subs(Derivative(sd_bargain(sd), sd), s_start, 1), (sd - 1) * (1 / h + 1 + 1 / sd)),
+        by="from $s_0 = 1$: zero at $s = 1$ only, so the target stays where it is, for every $h$",
     ),
     D.series(
         "D7.18",
@@ -1272,6 +1278,7 @@ D.cite(
 
 # %% tags=["hide-input"]
 share = Symbol("theta", positive=True)  # the target's mass on [1, 2]
+slant = Symbol("u", real=True)
 D.domain[share] = Interval(0.05, 0.9)
 display(
     D.exact(
@@ -1279,7 +1286,11 @@ display(
         eq(Integral(log(1 / share), (x, 1, 2)), -log(share)),
         by="the divergence of $q = 1$ from $p = \\theta$ on $[1, 2]$",
     ),
-    D.exact("D10.7", eq(Derivative(log(share), x), 0), by="the velocity $\\nabla\\log\\frac pq$ there: nothing moves"),
+    D.exact(
+        "D10.7",
+        eq(Derivative(log(share * exp(slant * (x - Rational(3, 2)))), x), slant),
+        by="the velocity $\\nabla\\log\\frac pq$, if $\\log p$ had the slope $u$ there; it has none: nothing moves",
+    ),
 )
 
 # %% [markdown]
