@@ -59,7 +59,7 @@ def _note(case: Case) -> str:
     if case.options["d"] < 6:
         return (
             "Qhull is compiled code for low dimensions and gives no proofs; its time grows like n^(d/2), "
-            "and from d = 6 on it is slower"
+            "and from d = 7 on it is slower"
         )
     return ""
 

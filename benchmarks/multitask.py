@@ -96,7 +96,7 @@ register(
                 applies=lambda case: not case.options["batch"],
             ),
             Contestant(
-                "torchjd, default (error to 4 %)", "peer", _torchjd(), needs="torchjd", agrees=lambda case: False
+                "torchjd, default (error to 4 %)", "limit", _torchjd(), needs="torchjd", agrees=lambda case: False
             ),
         ),
         tolerance=1e-5,
