@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 #: Seconds for the audit of one derivation.
-BUDGET = 90.0
+BUDGET = 240.0
 
 #: Code cells that the audit does not run.
 SKIPPED = frozenset({"setup", "experiment"})

@@ -445,9 +445,13 @@ display(
 
 # %% tags=["hide-input"]
 zeta = Symbol("z", real=True)
+middle_lead = Function("ell", real=True)
 display(
-    D.exact("D6.3", eq(Min(1 - (-zeta), 1 - zeta), 1 - Abs(zeta)), by="the smaller of its leads over the two others"),
-    D.exact("D6", eq(D["D6.3"].rhs.subs(zeta, 0), 1), by="at $z = 0$ it wins by one", uses=["D6.3"]),
+    D.define(
+        "D6.0", eq(middle_lead(zeta), Min(1 - (-zeta), 1 - zeta)), by="the smaller of its leads over the two others"
+    ),
+    D.exact("D6.3", eq(middle_lead(zeta), 1 - Abs(zeta)), by="the same as a modulus"),
+    D.exact("D6", eq(middle_lead(0), 1), by="at $z = 0$ it wins by one"),
 )
 
 # %% [markdown]
@@ -470,7 +474,12 @@ display(
 # $z > 1$:
 
 # %% tags=["hide-input"]
-D.exact("D6.6", eq((zeta + 0) - (-zeta + 2), 2 * (zeta - 1)), by="the lead of the second word")
+first_score, second_score = Function("s_1", real=True), Function("s_2", real=True)
+display(
+    D.define("D6.6", eq(first_score(zeta), -zeta + 2), by="score of the first word"),
+    D.define("D6.7", eq(second_score(zeta), zeta + 0), by="score of the second"),
+    D.exact("D6.8", eq(second_score(zeta) - first_score(zeta), 2 * (zeta - 1)), by="lead of the second"),
+)
 
 # %% [markdown]
 # ## 7 Equal lengths
@@ -504,21 +513,31 @@ D.exact(
 # %% [markdown]
 # So one may subtract the mean of all vectors first and test at $z = w_k - \mu$. By [D7](#D7), only a *longer* vector can make the
 # test fail. Lost words therefore need lengths that differ (claim C8). How much? Put $n$ unit vectors on a circle, at equal angles
-# $\vartheta = 2\pi/n$, and shorten one of them by the factor $\kappa$. Its two neighbours meet its axis at
+# $\vartheta = 2\pi/n$, and shorten one of them, at the angle $\phi$, by the factor $\kappa$. The middle of its two neighbours is
+# $\cos\vartheta$ times the unit vector at $\phi$:
 
 # %% tags=["hide-input"]
-vartheta, kappa, inverse = Symbol("vartheta", real=True), Symbol("kappa", positive=True), Symbol("h", real=True)
+vartheta, axis = Symbol("vartheta", real=True), Symbol("phi", real=True)
+kappa, inverse = Symbol("kappa", positive=True), Symbol("h", real=True)
 display(
     D.exact(
         "D7.2",
-        eq((cos(vartheta) + cos(-vartheta)) / 2, cos(vartheta)),
-        by="the middle of the neighbours, along the axis",
+        eq((cos(axis + vartheta) + cos(axis - vartheta)) / 2, cos(axis) * cos(vartheta)),
+        by="first coordinate of the middle",
     ),
-    D.exact("D7.3", eq((sin(vartheta) + sin(-vartheta)) / 2, 0), by="and across it"),
+    D.exact(
+        "D7.3",
+        eq((sin(axis + vartheta) + sin(axis - vartheta)) / 2, sin(axis) * cos(vartheta)),
+        by="and second coordinate",
+    ),
     D.exact(
         "D7.4",
-        eq((kappa * 1 + 0 * 0) - (cos(vartheta) * 1 + sin(vartheta) * 0), kappa - cos(vartheta)),
-        by="the lead over a neighbour at $z = (1, 0)$, where the others score less",
+        eq(
+            kappa * (cos(axis) ** 2 + sin(axis) ** 2)
+            - (cos(axis) * cos(axis + vartheta) + sin(axis) * sin(axis + vartheta)),
+            kappa - cos(vartheta),
+        ),
+        by="the lead over a neighbour at the unit vector $z$ of the axis, where the others score less",
     ),
     D.series(
         "D7.5",

@@ -1002,10 +1002,14 @@ display(
     D.exact(
         "D8.5",
         eq(
-            sum(c_ * mean * d_ for c_, mean, d_ in zip(powers_of_noise, (1, 0, 1, 0, 3), derivatives, strict=True)),
+            derivatives[0]
+            + sum(
+                powers_of_noise[power] * Integral(xi**power * normal, (xi, -oo, oo)) * derivatives[power]
+                for power in (2, 4)
+            ),
             noisy_mean,
         ),
-        by="the mean of $\\phi$ after one step: put $1, 0, 1, 0, 3$ for the powers of $\\xi$",
+        by="the mean of $\\phi$ after one step: its even powers",
         uses=["D8.2", "D8.3", "D8.4"],
     ),
     D.series(

@@ -25,7 +25,7 @@ space = {}
 for cell in json.load(sys.stdin):
     exec(compile(cell, "<cell>", "exec"), space)
 found = {id(value): value for value in space.values() if isinstance(value, Derivation)}
-reports = [audit(derivation, budget=90) for derivation in found.values()]
+reports = [audit(derivation, budget=240) for derivation in found.values()]
 print("REPORTS" + json.dumps([{**report.record(), "passed": report.passed} for report in reports]))
 """
 

@@ -223,3 +223,13 @@ def test_a_mutant_that_cannot_be_built_is_no_mutant() -> None:
     inner = MaxOver(s[i], (i, 1, n))
     relation = eq(MaxOver(inner + w[m], (m, 1, n)), inner + MaxOver(w[m], (m, 1, n)))
     assert all(isinstance(mutant.relation.lhs, sp.Expr) for mutant in mutants(relation, 40))
+
+
+def test_a_line_of_which_sympy_has_made_a_tautology_does_not_pass() -> None:
+    """2 (x - 1) becomes 2 x - 2 by itself: such a line was on a page once, with all its mutants killed."""
+    d = Derivation("empty")
+    d.exact("D1", eq(x - (2 - x), 2 * (x - 1)))
+    report = audit(d)
+    assert not report.passed
+    (step,) = report.steps
+    assert "SymPy has made both sides the same, 2*x - 2" in step.survived[0]
