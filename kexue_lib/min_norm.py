@@ -327,15 +327,15 @@ def min_norm_weights(gram: Tensor, solver: str = "auto", *, max_iter: int | None
     .. math:: \alpha^* \in \arg\min_{\alpha\ge0,\ \sum_i\alpha_i=1} \tfrac12\,\alpha^\top K\alpha,
               \qquad K_{ij}=\langle g_i, g_j\rangle
 
-    =============== ==================================================================================================
-    solver          how
-    =============== ==================================================================================================
-    ``"auto"``      n = 2: closed form; n ≤ 8 and not too many matrices: faces; otherwise the active set
-    ``"faces"``     all 2ⁿ − 1 sets of vectors in one batch of small linear systems; the certificates choose. No branch
-                    that depends on data: it can be compiled and does not stop a GPU
+    ================ ==================================================================================================
+    solver           how
+    ================ ==================================================================================================
+    ``"auto"``       n = 2: closed form; n ≤ 8 and not too many matrices: faces; otherwise the active set
+    ``"faces"``      all 2ⁿ − 1 sets of vectors in one batch of small linear systems; the certificates choose. No branch
+                     that depends on data: it can be compiled and does not stop a GPU
     ``"active_set"`` many vectors enter and leave at once, all matrices of a batch side by side; where that does not
-                    settle, Wolfe's algorithm on the CPU
-    =============== ==================================================================================================
+                     settle, Wolfe's algorithm on the CPU
+    ================ ==================================================================================================
 
     All are exact up to rounding, and all compute in float64. The derivative with respect to ``gram`` is that on the
     solution's face (right wherever no weight is about to become positive).
