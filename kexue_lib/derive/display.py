@@ -6,6 +6,7 @@ a ``span`` whose class only adds colour.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,10 @@ class _Latex(LatexPrinter):
         return sorted(terms, key=lambda term: term.could_extract_minus_sign())
 
     def _print_Indexed(self, expr: Any) -> str:
-        base = self._print(expr.base.label)
-        return f"{base}_{{{','.join(self._print(i) for i in expr.indices)}}}"
+        base, indices = self._print(expr.base.label), ",".join(self._print(i) for i in expr.indices)
+        if subscript := re.fullmatch(r"(.*)_\{(.*)\}", base):  # a second subscript joins the first: TeX refuses two
+            base, indices = subscript[1], f"{subscript[2]},{indices}"
+        return f"{base}_{{{indices}}}"
 
     def _print_Dummy(self, expr: Any) -> str:
         return str(self._print_Symbol(sp.Symbol(expr.name)))

@@ -174,3 +174,13 @@ def test_everything_is_the_same_in_every_process() -> None:
         outputs.add(done.stdout)
     assert len(outputs) == 1
     assert json.loads(outputs.pop().splitlines()[1])["killed"] > 15
+
+
+def test_an_index_joins_a_subscript_that_the_name_has() -> None:
+    """TeX refuses two subscripts; the page would show its complaint in place of the equation."""
+    h = sp.IndexedBase("h_1", shape=(3,), real=True)
+    alpha = sp.IndexedBase(r"\alpha_2", shape=(3,), real=True)
+    hat = sp.IndexedBase(r"\hat{p}", shape=(3,), real=True)
+    j = sp.Symbol("j", integer=True, positive=True)
+    assert latex(h[j] + alpha[1] + hat[j]).count("_") == 3
+    assert {latex(h[j]), latex(alpha[1]), latex(hat[j])} == {"h_{1,j}", r"\alpha_{2,1}", r"\hat{p}_{j}"}
