@@ -152,7 +152,9 @@ def test_links_of_chains_are_audited_and_unchecked_steps_are_not() -> None:
     d = Derivation("parts")
     d.assume("D1", eq(x, y))
     tight = Exact(tight={x: 0})
-    d.chain("D2", exp(x) * (sin(x) ** 2 + cos(x) ** 2), ("=", exp(x), Exact(), "a power"), (">=", 1 + x, tight, "the tangent"))
+    d.chain(
+        "D2", exp(x) * (sin(x) ** 2 + cos(x) ** 2), ("=", exp(x), Exact(), "1"), (">=", 1 + x, tight, "the tangent")
+    )
     seen: list[str] = []
     report = audit(d, progress=seen.append)
     assert seen == ["D2.1", "D2.2"]
