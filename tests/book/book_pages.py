@@ -48,7 +48,12 @@ _LOADING = {
 
 
 def parse(path: Path) -> BeautifulSoup:
-    """A page."""
+    """A page; parsed once, since a chapter's page takes a second."""
+    return _parse(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _parse(path: Path, changed: int) -> BeautifulSoup:
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
