@@ -26,9 +26,9 @@ $(STAMP): requirements.txt pyproject.toml
 book: $(STAMP) ## execute what is stale and build the book into _build/html
 	$(BIN)/kexue build
 
-# As many processes as cores; tests that share something made with effort stay together (tests/conftest.py).
+# As many processes as cores. worksteal keeps neighbours together, so that what they share is mostly made once.
 test: $(STAMP) ## run all tests
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(STAMP) ## check style, format and types
 	$(BIN)/ruff check .

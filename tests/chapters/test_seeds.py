@@ -23,11 +23,6 @@ PROJECT = Project(Path(__file__).resolve().parents[2])
 SEEDS = (1, 2)
 
 
-def grouped(chapter: Chapter, *more: int) -> object:
-    """A chapter's tests stay in one process, because they share its runs."""
-    return pytest.param(chapter, *more, marks=pytest.mark.xdist_group(f"seeds-{chapter.slug}"))
-
-
 def verdicts(records: Records) -> dict[str, str]:
     return {claim["id"]: claim["verdict"] for claim in records.claims}
 
@@ -56,7 +51,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Chapter, int],
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("chapter", "seed"),
-    [grouped(chapter, seed) for chapter in PROJECT.chapters for seed in SEEDS],
+    [(chapter, seed) for chapter in PROJECT.chapters for seed in SEEDS],
     ids=lambda value: getattr(value, "slug", value),
 )
 def test_the_verdicts_and_the_proofs_are_those_of_the_committed_run(
@@ -76,9 +71,7 @@ def test_the_verdicts_and_the_proofs_are_those_of_the_committed_run(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "chapter", [grouped(chapter) for chapter in PROJECT.chapters], ids=lambda chapter: chapter.slug
-)
+@pytest.mark.parametrize("chapter", PROJECT.chapters, ids=lambda chapter: chapter.slug)
 def test_the_seed_reaches_the_experiment(
     chapter: Chapter, result: Callable[[Chapter, int], tuple[Records | None, str]]
 ) -> None:
