@@ -14,6 +14,7 @@ from typing import Any
 import book_pages
 import pytest
 from checkouts import CLAIMS, PAGE, REPOSITORY, STEP, Checkout, make_checkout
+from filelock import FileLock
 
 
 @pytest.fixture
@@ -51,10 +52,14 @@ def built(built_once: Checkout, tmp_path: Path) -> Checkout:
 
 
 @pytest.fixture(scope="session")
-def site() -> Path:
-    """The book, made now unless it is there and fresh (then `kexue build` has nothing to do)."""
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The book, made now unless it is there and fresh (then `kexue build` has nothing to do).
+
+    Tests run in several processes, and `kexue build` refuses to run twice at a time: they wait for each other.
+    """
     command = [sys.executable, "-m", "kexue_lib.book.cli", "build"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    with FileLock(tmp_path_factory.getbasetemp().parent / "site.lock"):
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return REPOSITORY / "_build" / "html"
 
