@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import io
 import math
 import pickle
@@ -155,10 +156,10 @@ def peer(name, params, *, lr, beta, weight_decay):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if name == "lion-pytorch":
-            return pytest.importorskip("lion_pytorch").Lion(
+            return importlib.import_module("lion_pytorch").Lion(
                 params, lr=lr, betas=(beta, beta), weight_decay=weight_decay
             )
-        package = pytest.importorskip("pytorch_optimizer")
+        package = importlib.import_module("pytorch_optimizer")
         if name == "pytorch-optimizer Tiger":
             return package.Tiger(params, lr=lr, beta=beta, weight_decay=weight_decay)
         return package.Lion(params, lr=lr, betas=(beta, beta), weight_decay=weight_decay)
@@ -179,7 +180,7 @@ def test_without_relative_steps_tiger_is_the_peers_tiger_and_their_lion_with_equ
 @pytest.mark.parametrize("name", ["lion-pytorch", "pytorch-optimizer"])
 @pytest.mark.parametrize("foreach", [None, False], ids=["fast", "plain"])
 def test_lion_is_the_peers_lion(name, foreach):
-    package = pytest.importorskip({"lion-pytorch": "lion_pytorch"}.get(name, "pytorch_optimizer"))
+    package = importlib.import_module({"lion-pytorch": "lion_pytorch"}.get(name, "pytorch_optimizer"))
     ours, other = parameters(), parameters()
     options = {"lr": 0.01, "betas": (0.9, 0.99), "weight_decay": 0.1}
     run(Lion(ours, foreach=foreach, **options), ours, 30)
