@@ -249,6 +249,7 @@ def rerope_attention_plain(
 
     Source: https://kexue.fm/archives/9708.
     """
+    _check(q, k, inv_freq, window, leak)
     _check_values(q, k, v)
     scores = rerope_scores(q, k, inv_freq, window, leak, interleaved=interleaved)
     n, m = scores.shape[-2:]
