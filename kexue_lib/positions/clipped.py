@@ -213,6 +213,7 @@ def rerope_attention(
     if w < m:
         rows, columns = _far_positions(n, m, window, leak, device, inv_freq.dtype)
         far_q, far_k = turn(q, rows), k if leak is None else turn(k, columns)
+    nothing = near_q.new_zeros(())  # beta = 0: not read
     out = []
     for start in range(0, n, _ROWS):
         stop = min(start + _ROWS, n)
@@ -222,7 +223,7 @@ def rerope_attention(
         hidden = torch.zeros(distance.shape, dtype=near_q.dtype, device=device).masked_fill_(distance < 0, -math.inf)
         scores = torch.baddbmm(hidden, near_q[:, start:stop], near_k[:, near:high].mT, alpha=scale)
         if far:
-            distant = scale * (far_q[:, start:stop] @ far_k[:, :far].mT)
+            distant = torch.baddbmm(nothing, far_q[:, start:stop], far_k[:, :far].mT, beta=0, alpha=scale)
             both = torch.where(distance[:, : far - near] < w, scores[..., : far - near], distant[..., near:])
             scores = torch.cat((distant[..., :near], both, scores[..., far - near :]), dim=-1)
         out.append(scores.softmax(-1).to(v.dtype) @ v[:, :high])
