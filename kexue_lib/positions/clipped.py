@@ -56,9 +56,8 @@ def _far_positions(
     dtype = torch.promote_types(dtype, torch.float32)
     if leak is None:
         return torch.full((1,), window, device=device, dtype=dtype), torch.zeros(1, device=device, dtype=dtype)
-    rows = torch.arange(m - n, m, device=device, dtype=torch.float64) / leak + window * (1 - 1 / leak)
-    columns = torch.arange(m, device=device, dtype=torch.float64) / leak
-    return rows.to(dtype), columns.to(dtype)
+    rows = torch.arange(m - n, m, device=device, dtype=dtype) / leak + window * (1 - 1 / leak)
+    return rows, torch.arange(m, device=device, dtype=dtype) / leak
 
 
 def rerope_scores(
@@ -201,7 +200,7 @@ def rerope_attention(
     first = m - n  # the position of the first query
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     shape = (*q.shape[:-1], v.shape[-1])
-    q, k, v = (x.reshape(-1, *x.shape[-2:]) for x in (q, k, v))
+    q, k, v = (x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]) for x in (q, k, v))
 
     def turn(x: Tensor, positions: Tensor) -> Tensor:
         return apply_rope(x, positions, inv_freq, interleaved=interleaved)
@@ -227,7 +226,7 @@ def rerope_attention(
             both = torch.where(distance[:, : far - near] < w, scores[..., : far - near], distant[..., near:])
             scores = torch.cat((distant[..., :near], both, scores[..., far - near :]), dim=-1)
         out.append(scores.softmax(-1).to(v.dtype) @ v[:, :high])
-    return torch.cat(out, dim=1).view(shape)
+    return torch.cat(out, dim=1).view(shape) if out else v.new_empty(shape)
 
 
 def rerope_attention_plain(

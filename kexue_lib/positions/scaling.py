@@ -276,7 +276,9 @@ def dynamic_ntk_factor(length: _Number, train_len: float, factor: float = 1.0) -
         ValueError: train_len ≤ 0, factor < 1, length ≤ 0.
 
     Hazards:
-        Every new token changes all frequencies: keys cached after rotation do not fit.
+        * Beyond N every new token changes all frequencies: keys that were cached after rotation do not fit.
+        * The modules of ``transformers`` have a memory: they keep the factor of the longest text that they have read,
+          until one shorter than N comes.
 
     Example:
         >>> [dynamic_ntk_factor(n, 512, 2.0) for n in (100, 512, 1024, 4096)]
