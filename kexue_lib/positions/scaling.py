@@ -325,11 +325,11 @@ class PhaseCoverage(NamedTuple):
     """What a change of frequencies asks of each pair, see :func:`phase_coverage`; all ``(dim/2,)``."""
 
     turns: Tensor
-    """N θ / 2π: the turns that a pair made within the trained length."""
+    """The turns that a pair made within the trained length, N θ / 2π."""
     ratio: Tensor
-    """k s: the largest phase at length k N over the largest one of the training."""
+    """The largest phase at length k N over the largest one of the training, k s."""
     new: Tensor
-    """Whether the pair meets phases that it never saw: turns < 1 and ratio > 1."""
+    """Whether the pair meets phases that it never saw, which is turns < 1 and ratio > 1."""
 
 
 def phase_coverage(inv_freq: Tensor, train_len: float, factor: float, scaled: Tensor) -> PhaseCoverage:
@@ -341,7 +341,7 @@ def phase_coverage(inv_freq: Tensor, train_len: float, factor: float, scaled: Te
 
     Args:
         inv_freq: θ ``(dim/2,)``, those of the training.
-        train_len: N.
+        train_len: N, the trained length, > 0.
         factor: k ≥ 1, how many times longer the texts are.
         scaled: θ' ``(dim/2,)``, those used at k N (:func:`scale_rope`).
 
