@@ -1344,7 +1344,7 @@ lab.figure(
     ),
     alt=(
         "Points for the methods. ReRoPE lies far up on the right, the cut below it, interpolation far down on the left. The family with b is a "
-        "curve that rises from interpolation to NTK-fixed."
+        "curve from interpolation on the left to NTK-fixed on the right."
     ),
     data={
         "b": list(dial),
