@@ -425,12 +425,14 @@ display(
     D.define("D3.12", eq(middle, mean(log(a[l]), l, N)), by="mean logarithm of the squared norms"),
     D.exact("D3.13", ge(exp(y), 1 + y), tight={y: 0}, by="the exponential function lies above its tangent"),
 )
-D.exact(
-    "D3.14",
-    ge(Sum(1 / a[l], (l, 1, N)), N * exp(-middle)),
-    made=D["D3.13"].subs(y, middle - log(a[l])).average(l, N).multiply(N * exp(-middle)),
-    opaque=folded,
-    by="put $y = \\bar b - \\log a_l$ and average, the linear terms cancel: arithmetic and geometric mean",
+display(
+    D.exact(
+        "D3.14",
+        ge(Sum(1 / a[l], (l, 1, N)), N * exp(-middle)),
+        made=D["D3.13"].subs(y, middle - log(a[l])).average(l, N).multiply(N * exp(-middle)),
+        opaque=folded,
+        by="put $y = \\bar b - \\log a_l$ and average, the linear terms cancel: arithmetic and geometric mean",
+    ),
 )
 display(
     D.exact(
@@ -446,8 +448,8 @@ display(
 # This is claim C3 as a theorem. It speaks of the gradients alone; no assumption about stability went in. Now stability comes
 # in. First, can one shift scale from some layers to others, to get small gradients? Multiply the matrices by factors
 # $e^{t_l}$. The function stays the same if the product of the factors is one, that is, if the $t_l$ have the mean zero. But
-# then the bound stays the same as well. Second, matrices of width $d$ with forward-stable entries of variance $1/d$ have
-# $\lVert W_l\rVert^2 = d$.
+# then the bound stays the same as well. Second, matrices of width $d$ with entries of variance $1/d$, level forwards,
+# have $\lVert W_l\rVert^2 = d$ in the mean; orthogonal ones have it exactly.
 
 # %% tags=["hide-input"]
 t = IndexedBase("t", shape=(N,), real=True)
