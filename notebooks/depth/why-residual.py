@@ -286,10 +286,8 @@ display(
 # ## 3 What it cannot do: a theorem
 #
 # The post argues that a plain network is stuck: what would make the gradients fall with the depth would also break the
-# stable signals. This can be made a theorem. Consider the chain without biases
-#
-# $$f = \varphi(\cdots\varphi(\varphi(xW_1)W_2)\cdots)W_N,$$
-#
+# stable signals. This can be made a theorem. Consider the chain without biases,
+# $f = \varphi(\cdots\varphi(\varphi(xW_1)W_2)\cdots)W_N$,
 # where $\varphi$ is positively homogeneous, $\varphi(sh) = s\varphi(h)$ for $s > 0$: no activation, ReLU or leaky ReLU. What
 # happens if a *single* matrix is multiplied by $s$? Its own layer is multiplied by $s$, and each later layer hands the
 # factor on. Both are the same statement about one layer; we write the ReLU as $\frac12(h + |h|)$.
