@@ -98,12 +98,17 @@ def not_built_notebook(notebook: dict[str, Any], title: str, condition: dict[str
 
 
 def _stale_notice(condition: dict[str, Any]) -> str:
-    why = "".join(f"\n- {line}" for line in condition["why"])
+    why = "".join(f"\n- {_as_it_is(line)}" for line in condition["why"])
     return (
         ":::{admonition} Stale\n:class: warning kexue-stale\n\n"
         f"This page shows the results of an earlier run (notebook of {condition['since']}). Since then:\n{why}\n\n"
         "So numbers, verdicts and proofs below may no longer be those of the code.\n:::"
     )
+
+
+def _as_it_is(line: str) -> str:
+    """A line in which Markdown finds no markup (``__init__`` is not bold)."""
+    return re.sub(r"([\\`*_{}\[\]<>#$|~:])", r"\\\1", line)
 
 
 def _fenced(content: str) -> list[str]:

@@ -87,12 +87,13 @@ def forget_failure(project: Project, chapter: Chapter) -> None:
 
 def day_of(path: Path) -> str:
     """The day on which a file was last committed, or else written, ``YYYY-MM-DD``."""
-    asked = ["git", "log", "-1", "--format=%cs", "--", path.name]
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments, "--", path.name]
+        return subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--", path.name], cwd=path.parent, capture_output=True, text=True, check=True
-        ).stdout
-        day = subprocess.run(asked, cwd=path.parent, capture_output=True, text=True, check=True).stdout.strip()
+        changed, day = git("status", "--porcelain"), git("log", "-1", "--format=%cs")
     except (OSError, subprocess.CalledProcessError):  # no git, or no repository
         changed, day = "", ""
     if day and not changed:

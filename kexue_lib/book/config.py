@@ -52,7 +52,9 @@ class Config:
             return ""
         if not given and self.github:
             owner, name = self.github
-            given = f"https://{owner.lower()}.github.io/" + ("" if name.lower() == f"{owner.lower()}.github.io" else name)
+            given = f"https://{owner.lower()}.github.io/" + (
+                "" if name.lower() == f"{owner.lower()}.github.io" else name
+            )
         return given.rstrip("/") + "/" if given else ""
 
     @property

@@ -59,7 +59,7 @@ def page_description(doctree: Any) -> str:
     for paragraph in doctree.findall(nodes.paragraph):
         if isinstance(paragraph.parent, nodes.section) and not any(paragraph.findall(nodes.math)):
             said = " ".join(paragraph.astext().split())
-            if len(said.split()) > 5:
+            if len(said.split()) > 8:
                 return said if len(said) <= _LENGTH else said[:_LENGTH].rsplit(" ", 1)[0].rstrip(" ,;:") + " …"
     return ""
 
@@ -136,12 +136,12 @@ def on_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doct
         from kexue_lib.book.previews import write_preview
 
         figure = first_figure(notebook) if notebook else None
-        file = write_preview(Path(app.outdir), page, title, app.config.project, figure[0] if figure else None)
+        file = write_preview(Path(app.outdir), page, title, app.config.html_title, figure[0] if figure else None)
         image, alt = site + file, (figure[1] if figure else "") or title
     context["metatags"] += "\n" + tags(
         title=title,
         description=description,
-        name=app.config.project,
+        name=app.config.html_title,
         kind="article" if notebook is not None else "website",
         url=site + app.builder.get_target_uri(page) if site else "",
         image=image,

@@ -46,8 +46,8 @@ def make_html(project: Project, config: Config, console: Console) -> bool:
     stamp = project.build / "html.stamp"
     html = project.build / "html"
     not_fresh = conditions(project, config)
-    inputs = digest(inputs_hash(project) + repr(sorted(not_fresh.items())))
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == inputs and (html / "index.html").is_file():
+    inputs = _inputs(project, config, not_fresh)
+    if _is_made(project, inputs):
         return True
     console.print("making the book …", highlight=False, markup=False)
     scratch = project.build / "tmp"
@@ -82,6 +82,11 @@ def make_html(project: Project, config: Config, console: Console) -> bool:
     return True
 
 
+def is_current(project: Project, config: Config) -> bool:
+    """Whether ``_build/html`` is made of what is there now."""
+    return _is_made(project, _inputs(project, config, conditions(project, config)))
+
+
 def derived_config(config: Config, options: dict[str, Any] | None = None) -> dict[str, Any]:
     """``_config.yml`` as jupyter-book gets it: without launch buttons while the URL is the placeholder.
 
@@ -102,9 +107,7 @@ def derived_config(config: Config, options: dict[str, Any] | None = None) -> dic
         content.pop("repository", None)
         content["launch_buttons"] = dict.fromkeys(("colab_url", "binderhub_url", "jupyterhub_url"), "")
         content["launch_buttons"]["thebe"] = False
-        content["html"].update(
-            use_repository_button=False, use_issues_button=False, use_edit_page_button=False
-        )
+        content["html"].update(use_repository_button=False, use_issues_button=False, use_edit_page_button=False)
     return content
 
 
@@ -117,6 +120,16 @@ def inputs_hash(project: Project) -> str:
             files += [Path(where) / name for name in names if not name.startswith(".")]
     lines = [f"{os.path.relpath(path, project.root)} {digest(path.read_bytes())}" for path in sorted(files)]
     return digest("\n".join(lines + _versions()))
+
+
+def _inputs(project: Project, config: Config, not_fresh: dict[str, Condition]) -> str:
+    return digest(f"{inputs_hash(project)} {config.url} {sorted(not_fresh.items())!r}")
+
+
+def _is_made(project: Project, inputs: str) -> bool:
+    stamp = project.build / "html.stamp"
+    made = (project.build / "html" / "index.html").is_file()
+    return made and stamp.is_file() and stamp.read_text(encoding="utf-8") == inputs
 
 
 def _command(project: Project, config: Path, *, strict: bool) -> list[str]:
