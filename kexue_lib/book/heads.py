@@ -49,8 +49,8 @@ def chapter_description(notebook: dict[str, Any]) -> str:
     records = gather(notebook)
     checked = sum(leaf["status"] != "unchecked" for leaf in records.leaves)
     return (
-        f"{card['title_en'].rstrip('.')}. {checked} machine-checked steps and {len(records.claims)} tested claims, after "
-        f"Su Jianlin's post {card['title_zh']} ({card['date']})."
+        f"{card['title_en'].rstrip('.')}. {checked} machine-checked steps and {len(records.claims)} tested claims, "
+        f"after Su Jianlin's post {card['title_zh']} ({card['date']})."
     )
 
 

@@ -76,6 +76,7 @@ def make_pdf(site: Path, names: Sequence[str], target: Path, *, book: str, about
     try:
         from playwright.sync_api import sync_playwright
         from pypdf import PdfWriter
+        from pypdf.constants import PageLabelStyle
     except ModuleNotFoundError as error:
         raise BookError(f"A PDF needs {error.name}: pip install 'kexue-lib[dev]'") from None
     program = next((path for path in map(shutil.which, _BROWSERS) if path), None)
@@ -103,8 +104,8 @@ def make_pdf(site: Path, names: Sequence[str], target: Path, *, book: str, about
     for piece in printed:
         writer.append(io.BytesIO(piece.content), import_outline=True)
     _lead_inside(writer, site, printed, ahead, address)
-    writer.set_page_label(0, ahead - 1, style="/r")
-    writer.set_page_label(ahead, len(writer.pages) - 1, style="/D", start=1)
+    writer.set_page_label(0, ahead - 1, style=PageLabelStyle.LOWERCASE_ROMAN)
+    writer.set_page_label(ahead, len(writer.pages) - 1, style=PageLabelStyle.DECIMAL, start=1)
     writer.add_metadata({"/Title": book, "/Author": about, "/Creator": "kexue", "/Producer": "Chromium, pypdf"})
     writer.page_layout, writer.page_mode = "/SinglePage", "/UseOutlines"
     writer.compress_identical_objects()
