@@ -70,7 +70,8 @@ def with_head(notebook: dict[str, Any], banner: str, condition: dict[str, Any] |
     quote = re.match(r"(?:(?!>).*\n)*?((?:^>.*(?:\n|$))+)", rest, re.MULTILINE)
     cut = quote.end() if quote else 0
     notice = f"\n\n{_stale_notice(condition)}" if condition else ""
-    source = f"{title}{notice}\n{rest[:cut].rstrip()}\n\n{banner}\n\n{rest[cut:].lstrip()}"
+    before = rest[:cut].strip("\n")
+    source = "\n\n".join(filter(None, [f"{title}{notice}", before, banner, rest[cut:].strip("\n")]))
     return {**notebook, "cells": [{**first, "source": source}, *notebook["cells"][1:]]}
 
 
