@@ -225,26 +225,22 @@ def stream_statistics(stream: Tensor, *, keep: int = 0) -> StreamStatistics:
         TypeError: not a floating-point tensor.
 
     Example:
-        >>> found = stream_statistics(torch.tensor([[[1.0, -1.0]], [[1.0, 1.0]]]))
+        >>> found = stream_statistics(torch.tensor([[[3.0, 4.0]], [[6.0, 8.0]]]))
         >>> found.mean_square, found.relative_change, found.cosine
-        (tensor([1., 1.]), tensor([1.4142]), tensor([0.]))
+        (tensor([12.5000, 50.0000]), tensor([1.]), tensor([1.]))
 
     Source: https://kexue.fm/archives/9009; step D2.
     """
     x = check_stream(stream, keep)
     x = x.flatten(1 + keep, -2) if x.dim() > 2 + keep else x.unsqueeze(-2)
     normed = F.layer_norm(x, x.shape[-1:])
-    squares = x.square().sum(-1)
-    size = squares.sum(-1)
-    change = (x[1:] - x[:-1]).square().sum((-2, -1))
-    inner = torch.linalg.vecdot(x[1:], x[:-1])
-    cosine = inner / (squares[1:] * squares[:-1]).sqrt()
-    return StreamStatistics(
-        mean_square=size / (x.shape[-2] * x.shape[-1]),
-        relative_change=(change / size[:-1]).sqrt(),
-        cosine=cosine.mean(-1),
-        input_change=(normed[1:] - normed[:-1]).square().mean((-2, -1)).sqrt(),
-    )
+    count = x.shape[-2] * x.shape[-1]
+    length = torch.linalg.vector_norm(x, dim=-1)
+    size = torch.linalg.vector_norm(length, dim=-1)
+    change = torch.linalg.vector_norm(x[1:] - x[:-1], dim=(-2, -1))
+    seen = torch.linalg.vector_norm(normed[1:] - normed[:-1], dim=(-2, -1))
+    cosine = torch.linalg.vecdot(x[1:], x[:-1]) / (length[1:] * length[:-1])
+    return StreamStatistics(size.square() / count, change / size[:-1], cosine.mean(-1), seen / math.sqrt(count))
 
 
 def stream_statistics_plain(stream: Tensor, *, keep: int = 0) -> StreamStatistics:
