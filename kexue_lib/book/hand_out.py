@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kexue_lib import __version__
 from kexue_lib.book.build import say
 from kexue_lib.book.config import Config, read_config
 from kexue_lib.book.errors import BookError
@@ -32,7 +32,7 @@ def hand_out_archive(project: Project, console: Console) -> int:
 
     with lock(project):
         config = _of_current_book(project)
-        made = make_archive(project.build / "html", project.root / "dist", title=_title(config), version=__version__)
+        made = make_archive(project.build / "html", project.root / "dist", title=_title(config), version=_version())
     _tell(console, project, made)
     return 0
 
@@ -49,9 +49,11 @@ def hand_out_pdf(project: Project, names: Sequence[str], console: Console, *, ou
         config = _of_current_book(project)
         pages = [c.page for c in project.select(names)] if names else listed_pages(project)
         pages = [page for page in pages if page not in _NOT_PRINTED]
-        stem = "-".join([_title(config).lower().replace(" ", "-"), *(names and ["chapters"]), __version__])
+        stem = "-".join([_title(config).lower().replace(" ", "-"), *(names and ["chapters"]), _version()])
         target = output or project.root / "dist" / f"{stem}.pdf"
-        about = f"{config.content.get('author', '')}. Version {__version__}.".removeprefix(". ")
+        about = f"{config.content.get('author', '')}. Version {_version()}. Prose: CC BY 4.0; code: Apache-2.0.".removeprefix(
+            ". "
+        )
         count = make_pdf(project.build / "html", pages, target, book=_title(config), about=about, address=config.site)
     _tell(console, project, target, f", {count} pages")
     return 0
@@ -66,6 +68,10 @@ def _of_current_book(project: Project) -> Config:
 
 def _title(config: Config) -> str:
     return str(config.content.get("title") or "book")
+
+
+def _version() -> str:
+    return version("kexue-lib")
 
 
 def _tell(console: Console, project: Project, made: Path, more: str = "") -> None:

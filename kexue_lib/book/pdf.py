@@ -10,6 +10,7 @@ import html
 import io
 import re
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,7 @@ def make_pdf(site: Path, names: Sequence[str], target: Path, *, book: str, about
     for piece in printed:
         writer.append(io.BytesIO(piece.content), import_outline=True)
     _lead_inside(writer, site, printed, ahead, address)
+    _read_as_characters(writer)
     writer.set_page_label(0, ahead - 1, style=PageLabelStyle.LOWERCASE_ROMAN)
     writer.set_page_label(ahead, len(writer.pages) - 1, style=PageLabelStyle.DECIMAL, start=1)
     writer.add_metadata({"/Title": book, "/Author": about, "/Creator": "kexue", "/Producer": "Chromium, pypdf"})
@@ -210,6 +212,34 @@ def _lead_inside(writer: Any, site: Path, printed: Sequence[Printed], ahead: int
     for key in ("/Dests", "/Names"):
         if key in names:
             del names[key]
+
+
+def _read_as_characters(writer: Any) -> None:
+    """Let copied and searched text hold the characters that were printed.
+
+    Where a font draws a Chinese character and a radical with one glyph, Chromium notes the radical (U+2F00 for 一), and
+    a search for the character finds nothing.
+    """
+    from pypdf.generic import DecodedStreamObject, NameObject
+
+    seen = set()
+    for page in writer.pages:
+        for reference in page.get("/Resources", {}).get("/Font", {}).values():
+            font = reference.get_object()
+            if "/ToUnicode" not in font or id(font) in seen:
+                continue
+            seen.add(id(font))
+            table = font["/ToUnicode"].get_data()
+            mended = re.sub(rb"(?<=<)(2F[0-9A-D][0-9A-F])(?=>)", _of_radical, table)
+            if mended != table:
+                stream = DecodedStreamObject()
+                stream.set_data(mended)
+                font[NameObject("/ToUnicode")] = writer._add_object(stream.flate_encode())
+
+
+def _of_radical(found: re.Match[bytes]) -> bytes:
+    character = unicodedata.normalize("NFKC", chr(int(found.group(1), 16)))
+    return f"{ord(character):04X}".encode() if len(character) == 1 else found.group(1)
 
 
 def _places(reader: PdfReader) -> dict[str, tuple[int, float | None]]:

@@ -76,7 +76,7 @@ from sympy import (
     sin,
 )
 
-from kexue_lib.derive import Derivation, Integer, Interval, Vector, eq, ge, gt, le, lt, tends
+from kexue_lib.derive import Derivation, Integer, Interval, Vector, eq, ge, le, tends
 
 # %% [markdown]
 # ## 1 Digits, and what they do with large numbers

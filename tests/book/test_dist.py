@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from checkouts import REPOSITORY, Checkout
 
-from kexue_lib import __version__
 from kexue_lib.book.dist import make_archive
 from kexue_lib.book.errors import BookError
 from kexue_lib.book.project import Project
+from kexue_lib.book.toc import listed_pages
 
 PAGE = (
     '<html><head>\n<link rel="preload" as="font" crossorigin href="f.woff2">\n</head><img src="_images/a.png"></html>'
@@ -75,11 +75,11 @@ def test_nothing_is_handed_out_that_is_not_built_or_out_of_date(tmp_path: Path, 
 def unpacked(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real book, packed and unpacked."""
     folder = tmp_path_factory.mktemp("dist")
-    made = make_archive(site, folder, title="Executable Kexue", version=__version__)
+    made = make_archive(site, folder, title="Executable Kexue", version="1.2")
     assert made.stat().st_size < 60e6
     with zipfile.ZipFile(made) as archive:
         archive.extractall(folder)
-    return folder / f"executable-kexue-{__version__}"
+    return folder / "executable-kexue-1.2"
 
 
 @pytest.fixture
@@ -146,7 +146,10 @@ def test_the_search_works_from_the_file_system(
 
 
 def test_the_notebooks_are_in_the_archive_as_they_were_executed(unpacked: Path) -> None:
-    for chapter in Project(REPOSITORY).chapters:
+    listed = set(listed_pages(Project(REPOSITORY)))
+    chapters = [chapter for chapter in Project(REPOSITORY).chapters if chapter.page in listed]
+    assert chapters
+    for chapter in chapters:
         copy = unpacked / "_sources" / f"{chapter.page}.ipynb"
         assert copy.read_bytes() == chapter.executed.read_bytes()
         assert json.loads(copy.read_text(encoding="utf-8"))["cells"]

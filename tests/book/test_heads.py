@@ -18,7 +18,7 @@ from kexue_lib.book.notebooks import read_executed
 from kexue_lib.book.previews import SIZE, preview
 from kexue_lib.book.project import Project
 
-CHAPTERS = Project(REPOSITORY).chapters
+CHAPTERS = [chapter for chapter in Project(REPOSITORY).chapters if chapter.executed.is_file()]
 
 
 @pytest.mark.parametrize(
