@@ -51,9 +51,8 @@ def hand_out_pdf(project: Project, names: Sequence[str], console: Console, *, ou
         pages = [page for page in pages if page not in _NOT_PRINTED]
         stem = "-".join([_title(config).lower().replace(" ", "-"), *(names and ["chapters"]), _version()])
         target = output or project.root / "dist" / f"{stem}.pdf"
-        about = f"{config.content.get('author', '')}. Version {_version()}. Prose: CC BY 4.0; code: Apache-2.0.".removeprefix(
-            ". "
-        )
+        author = config.content.get("author", _title(config))
+        about = f"{author}. Version {_version()}. Prose: CC BY 4.0; code: Apache-2.0."
         count = make_pdf(project.build / "html", pages, target, book=_title(config), about=about, address=config.site)
     _tell(console, project, target, f", {count} pages")
     return 0

@@ -29,11 +29,11 @@ _TEXT = (657, 972)
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
 
-#: Open what readers unfold (not the code), load every picture, and shrink equations that are wider than the page.
+#: Open what readers unfold (print.css leaves the code out), load every picture, and shrink equations that are wider than the page.
 _PREPARE = """async () => {
   await window.MathJax?.startup?.promise;
   document.documentElement.dataset.theme = "light";
-  document.querySelectorAll("article details:not(.hide)").forEach(d => d.open = true);
+  document.querySelectorAll("article details").forEach(d => d.open = true);
   document.querySelectorAll("img[loading=lazy]").forEach(i => i.loading = "eager");
   await Promise.all([...document.images].map(i => i.decode().catch(() => 0)));
   for (const box of document.querySelectorAll("article div.math")) {

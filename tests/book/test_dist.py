@@ -90,7 +90,8 @@ def opened(unpacked: Path, browser: Any) -> Iterator[tuple[Any, list[str]]]:
     page = context.new_page()
     page.on("console", lambda m: found.append(m.text) if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda e: found.append(str(e)))
-    page.on("requestfailed", lambda r: found.append(f"failed: {r.url}"))
+    left = "net::ERR_ABORTED"  # the reader was gone before it had come
+    page.on("requestfailed", lambda r: None if r.failure == left else found.append(f"failed: {r.url}"))
     page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else found.append(r.url))
     yield page, found
     context.close()
