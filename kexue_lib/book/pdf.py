@@ -29,7 +29,7 @@ _TEXT = (657, 972)
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
 
-#: Open what readers unfold (print.css leaves the code out), load every picture, and shrink equations that are wider than the page.
+#: Open what readers unfold (print.css leaves the code out), load every picture, shrink equations that are too wide.
 _PREPARE = """async () => {
   await window.MathJax?.startup?.promise;
   document.documentElement.dataset.theme = "light";

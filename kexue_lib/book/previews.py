@@ -5,10 +5,17 @@ from __future__ import annotations
 import io
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Width and height in pixels; messengers cut other proportions.
 SIZE = (1200, 630)
 _DPI = 100
+
+#: Where the figure begins, as a part of the width.
+_FIGURE = 0.46
 _BLUE, _YELLOW, _PAPER, _INK = "#1d4e89", "#ffd166", "#ffffff", "#1c2733"
 
 
@@ -32,17 +39,26 @@ def preview(title: str, book: str, figure: bytes | None = None) -> bytes:
         strip.spines[:].set_visible(False)
         canvas.text(0.04, 0.065, book, color="white", size=24, weight="bold", va="center")
         canvas.text(0.96, 0.065, "proved · tested · executable", color=_YELLOW, size=19, va="center", ha="right")
-        width = 19 if figure else 30
-        lines = textwrap.wrap(title.replace("$", ""), width)
-        size = min(40.0 if figure else 54.0, 205.0 / max(len(lines), 1))
-        canvas.text(0.04, 0.565, "\n".join(lines), color=_INK, size=size, weight="bold", va="center", linespacing=1.25)
+        room = (0.40 if figure else 0.92) * SIZE[0]
+        _fitted(canvas, title.replace("$", ""), 42 if figure else 54, room, 0.72 * SIZE[1])
         if figure:
-            frame = canvas.add_axes((0.46, 0.17, 0.51, 0.79))
+            frame = canvas.add_axes((_FIGURE, 0.17, 0.97 - _FIGURE, 0.79))
             frame.imshow(matplotlib.image.imread(io.BytesIO(figure)), interpolation="antialiased")
             frame.set_axis_off()
         file = io.BytesIO()
         canvas.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
     return _smaller(file.getvalue())
+
+
+def _fitted(canvas: Figure, title: str, largest: int, width: float, height: float) -> None:
+    """Write the title as large as its room allows, in pixels."""
+    text = canvas.text(0.04, 0.565, "", color=_INK, weight="bold", va="center", linespacing=1.25)
+    for size in range(largest, 9, -2):
+        text.set_size(size)
+        text.set_text("\n".join(textwrap.wrap(title, max(8, int(width / (0.6 * size * _DPI / 72))))))
+        box = text.get_window_extent()
+        if box.width <= width and box.height <= height:
+            return
 
 
 def write_preview(out: Path, page: str, title: str, book: str, figure: bytes | None) -> str:

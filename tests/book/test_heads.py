@@ -103,6 +103,19 @@ def test_the_preview_is_the_same_every_time_small_and_shows_the_figure() -> None
     assert ImageChops.difference(picture.convert("RGB"), bare.convert("RGB")).getbbox() is not None
 
 
+@pytest.mark.parametrize(
+    "title", ["What is hard about training a 1000-layer Transformer?", "An unbreakable" + "word" * 9]
+)
+def test_the_title_does_not_run_into_the_figure(title: str) -> None:
+    found = first_figure(read_executed(CHAPTERS[0]))
+    assert found is not None
+    right = (530, 0, 1200, 540)
+    with_title, without = (
+        Image.open(io.BytesIO(preview(t, "Book", found[0]))).convert("RGB").crop(right) for t in (title, " ")
+    )
+    assert max(ImageStat.Stat(ImageChops.difference(with_title, without)).mean) < 0.5
+
+
 def test_a_long_title_stays_inside_its_preview() -> None:
     made = preview("A very long title " * 12, "Executable Kexue")
     picture = Image.open(io.BytesIO(made)).convert("L")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from checkouts import PAGE, STEP, Checkout
 from PIL import Image
+from pypdf import PdfReader
 
 from kexue_lib.book.previews import SIZE
 
@@ -109,8 +111,8 @@ def test_the_published_pages_have_absolute_addresses_and_nothing_is_loaded_from_
     assert listed == [SITE + name for name in sorted([f"{PAGE}.html", "book/index.html", "book/other.html"])]
     assert all((site / address.removeprefix(SITE)).is_file() for address in listed)
     assert f"Sitemap: {SITE}sitemap.xml" in (site / "robots.txt").read_text(encoding="utf-8")
-    loads = [line for line in book_pages.foreign_loads(site) if "canonical" not in line and SITE not in line]
-    assert loads == []
+    assert book_pages.foreign_loads(site) == []
+    assert book_pages.foreign_scripts(site) == []
 
 
 @pytest.mark.slow
@@ -140,6 +142,28 @@ def test_an_old_address_leads_to_the_new_one_and_keeps_the_step(published: Check
                 assert page.url == f"{base}{PAGE}.html#D1"
             context.close()
     assert [line for line in book_pages.dead_links(html_of(published)) if line.startswith(OLD)] == []
+
+
+@pytest.mark.slow
+def test_the_command_line_packs_the_book_under_its_version(published: Checkout) -> None:
+    done = published.kexue("dist")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (made,) = (published.root / "dist").glob("*.zip")
+    assert made.name == f"small-book-{version('kexue-lib')}.zip"
+    assert f"dist/{made.name}" in done.stdout
+    content = made.read_bytes()
+    assert published.kexue("dist").returncode == 0
+    assert made.read_bytes() == content
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_the_command_line_prints_a_chapter(published: Checkout, browser: Any, tmp_path: Path) -> None:
+    done = published.kexue("pdf", "entropy-invariant-softmax", "--output", str(tmp_path / "one.pdf"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "one.pdf" in done.stdout
+    text = "".join(page.extract_text() for page in PdfReader(tmp_path / "one.pdf").pages)
+    assert "A quick derivation of the entropy-invariant softmax" in " ".join(text.split())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
