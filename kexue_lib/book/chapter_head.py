@@ -50,7 +50,7 @@ def run_banner(page: str, card: dict[str, Any], run: dict[str, Any], colab: str 
     links = [f'<a href="{up}_sources/{page}.ipynb" download>Download the notebook</a>']
     if colab:
         links.append(f'<a href="{html.escape(colab)}{page}.ipynb">Open in Colab</a>')
-    links.append(f'<a href="{up}book/run-it-yourself.html">Without Google</a>')
+    links.append(f'<a href="{up}book/run-it-yourself.html">How to run it</a>')
     return (
         f'<div class="kexue-run" role="note" aria-label="Run it yourself">\n<p>{" ".join(parts)}</p>\n'
         f"<p>{' · '.join(links)}</p>\n</div>"
@@ -85,15 +85,20 @@ def not_built_notebook(notebook: dict[str, Any], title: str, condition: dict[str
         slug: the chapter, for the command that tries again.
     """
     lines = [f"# {title}", "", ":::{admonition} Not built", ":class: danger kexue-not-built", ""]
-    if condition["place"] or condition["traceback"]:
+    if condition["failed"]:
         where = f" in {condition['place']}" if condition["place"] else ""
         lines.append(f"The last attempt to execute this chapter stopped{where}. So there are no results to show:")
+        lines += ["", *_fenced("\n".join(condition["why"]))]
+        if condition["traceback"]:
+            lines += ["", "The end of the traceback:", "", *_fenced(condition["traceback"])]
+        lines += ["", f"Once the cause is mended, `kexue build {slug}` makes the page."]
     else:
-        lines.append("There are no results to show:")
-    lines += ["", *_fenced("\n".join(condition["why"]))]
-    if condition["traceback"]:
-        lines += ["", "The end of the traceback:", "", *_fenced(condition["traceback"])]
-    lines += ["", f"Once the cause is mended, `kexue build {slug}` makes the page.", ":::", ""]
+        lines.append(f"There are no results to show: {'; '.join(condition['why'])}. `kexue build {slug}` does that.")
+    card = notebook["metadata"].get("kexue", {})
+    if "archive" in card:
+        post = f'[<span lang="zh">{card["title_zh"]}</span>](https://kexue.fm/archives/{card["archive"]})'
+        lines += ["", f"The chapter is about the post {post} of {card['date']}."]
+    lines += [":::", ""]
     cell = {"cell_type": "markdown", "id": "not-built", "metadata": {}, "source": "\n".join(lines)}
     return {"cells": [cell], "metadata": notebook["metadata"], "nbformat": 4, "nbformat_minor": 5}
 

@@ -36,13 +36,15 @@ class Condition:
         state: ``"stale"`` (the page shows the results of an earlier run) or ``"not built"`` (there are none to show).
         why: the reasons, each a clause: "the source has changed".
         since: the day on which the shown notebook was made, ``YYYY-MM-DD``; empty if none is shown.
-        place: where a failed run stopped: "cell 5 (notebooks/part/slug.py:12)"; empty if it did not fail.
+        failed: whether the last run failed; then ``why`` says how.
+        place: where a failed run stopped: "cell 5 (notebooks/part/slug.py:12)"; empty if that is not known.
         traceback: the end of the traceback of a failed run.
     """
 
     state: str
     why: tuple[str, ...]
     since: str = ""
+    failed: bool = False
     place: str = ""
     traceback: str = ""
 
@@ -104,7 +106,7 @@ def day_of(path: Path) -> str:
 def _condition(chapter: Chapter, project: Project, why: Sequence[str]) -> Condition:
     failed = _failure(project, chapter)
     if failed is not None:
-        return Condition(NOT_BUILT, (failed["why"],), place=failed["place"], traceback=failed["traceback"])
+        return Condition(NOT_BUILT, (failed["why"],), failed=True, place=failed["place"], traceback=failed["traceback"])
     try:
         notebook = read_executed(chapter)
     except BookError:

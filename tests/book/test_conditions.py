@@ -161,10 +161,10 @@ def test_the_head_comes_after_the_note_on_the_post_and_loses_nothing() -> None:
 
 def test_a_page_that_is_not_built_says_where_and_why_whatever_the_traceback_holds() -> None:
     traceback = "a\n```\nb $x$ |"
-    condition = Condition(NOT_BUILT, ("failed: Error: x",), place="cell 5 (x.py:9)", traceback=traceback).as_data()
+    condition = Condition(NOT_BUILT, ("Error: x",), failed=True, place="cell 5 (x.py:9)", traceback=traceback).as_data()
     (cell,) = not_built_notebook({"cells": [], "metadata": {}}, "Title", condition, "slug")["cells"]
     text = cell["source"]
     assert text.startswith("# Title\n")
-    for wanted in ("Not built", "cell 5 (x.py:9)", "failed: Error: x", "b $x$ |", "kexue build slug"):
+    for wanted in ("Not built", "cell 5 (x.py:9)", "Error: x", "b $x$ |", "kexue build slug"):
         assert wanted in text
     assert re.search(r"^````text\na\n```\nb", text, re.MULTILINE), "the fence is longer than what it holds"
