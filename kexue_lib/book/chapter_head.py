@@ -93,7 +93,8 @@ def not_built_notebook(notebook: dict[str, Any], title: str, condition: dict[str
             lines += ["", "The end of the traceback:", "", *_fenced(condition["traceback"])]
         lines += ["", f"Once the cause is mended, `kexue build {slug}` makes the page."]
     else:
-        lines.append(f"There are no results to show: {'; '.join(condition['why'])}. `kexue build {slug}` makes the page.")
+        why = "; ".join(condition["why"])
+        lines.append(f"There are no results to show: {why}. `kexue build {slug}` makes the page.")
     card = notebook["metadata"].get("kexue", {})
     if "archive" in card:
         post = f'[<span lang="zh">{card["title_zh"]}</span>](https://kexue.fm/archives/{card["archive"]})'
