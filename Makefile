@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.ready
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint bench serve pins clean
+.PHONY: help setup book dist pdf test lint bench serve pins clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ $(STAMP): requirements.txt pyproject.toml
 
 book: $(STAMP) ## execute what is stale and build the book into _build/html
 	$(BIN)/kexue build
+
+dist: book ## pack the book into a zip file that opens without a server
+	$(BIN)/kexue dist
+
+pdf: book ## print the book into one PDF (CHAPTERS="slug …" for some; needs Chromium)
+	$(BIN)/kexue pdf $(CHAPTERS)
 
 # As many processes as cores. worksteal keeps neighbours together, so that what they share is mostly made once.
 test: $(STAMP) ## run all tests (ARGS=--thorough: every audit and more seeds)

@@ -186,6 +186,31 @@ def new(root: Path | None, chapter: str) -> None:
     sys.exit(new_chapter(Project.find(root), chapter, _console()))
 
 
+@cli.command(epilog=_EXIT)
+@click.pass_obj
+def dist(root: Path | None) -> None:
+    """Pack the built book into dist/executable-kexue-VERSION.zip, which opens from the file system."""
+    from kexue_lib.book.hand_out import hand_out_archive
+
+    sys.exit(hand_out_archive(Project.find(root), _console()))
+
+
+@cli.command(epilog=_EXIT)
+@click.argument("chapters", nargs=-1, metavar="[CHAPTER]...")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The PDF to write; by default below dist.",
+)
+@click.pass_obj
+def pdf(root: Path | None, chapters: tuple[str, ...], output: Path | None) -> None:
+    """Print the built book, or some of its chapters, into one PDF (needs Chromium)."""
+    from kexue_lib.book.hand_out import hand_out_pdf
+
+    sys.exit(hand_out_pdf(Project.find(root), chapters, _console(), output=output))
+
+
 def _console() -> Console:
     from rich.console import Console
 

@@ -10,6 +10,11 @@ import yaml
 from kexue_lib.book.project import Project
 
 
+def listed_pages(project: Project) -> list[str]:
+    """The pages that ``_toc.yml`` lists, in its order, without suffixes."""
+    return list(_files(yaml.safe_load(project.toc.read_text(encoding="utf-8"))))
+
+
 def toc_problems(project: Project) -> list[str]:
     """What is wrong with ``_toc.yml``: a chapter missing, unknown, or out of the plan's order; a page that is not."""
     try:

@@ -69,6 +69,8 @@ def foreign_loads(site: Path) -> list[str]:
         name = page.relative_to(site)
         for tag, attributes in _LOADING.items():
             for element in parse(page).find_all(tag):
+                if "canonical" in element.get("rel", ""):  # says where the page is; nothing is loaded from there
+                    continue
                 for attribute in attributes:
                     value = str(element.get(attribute) or "").strip()
                     if _is_foreign(value):

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from kexue_lib.book.project import Project
+from kexue_lib.book.redirects import read_redirects
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = Project(ROOT)
@@ -29,7 +30,8 @@ def test_every_chapter_is_listed_and_has_its_page(site: Path) -> None:
     for name in LISTED:
         assert (site / f"{name}.html").is_file(), name
     made = {p.relative_to(site).as_posix() for p in book_pages.pages(site)}
-    assert made == {f"{name}.html" for name in LISTED} | book_pages.EXTRA
+    moved = {f"{old}.html" for old in read_redirects(PROJECT)}
+    assert made == {f"{name}.html" for name in LISTED} | book_pages.EXTRA | moved
 
 
 def test_a_chapters_page_shows_its_steps_and_claims(site: Path) -> None:
