@@ -116,7 +116,7 @@ def _drop_what_sphinx_would_not_renew(project: Project, folder: Path, config: Pa
     Sphinx would leave pages behind that are no more, and would not read again what it has read with other tools.
     """
     mark = folder.parent / "read-with"
-    extensions = [Path(__file__).with_name(f"{name}.py") for name in ("markup", "search")]
+    extensions = [Path(__file__).with_name(f"{name}.py") for name in ("anchors", "markup", "search")]
     inputs = [digest(path.read_bytes()) for path in (project.toc, config, *extensions)] + _versions()
     if not mark.is_file() or mark.read_text(encoding="utf-8") != digest("\n".join(inputs)):
         shutil.rmtree(folder, ignore_errors=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from kexue_lib.book.audit_run import Audit, read_audit
+from kexue_lib.book.cards import read_card
 from kexue_lib.book.errors import BookError
 from kexue_lib.book.notebooks import read_executed
 from kexue_lib.book.plan import Planned, read_plan
@@ -27,6 +29,14 @@ class State:
     chapter: Chapter | None
     records: Records | None
     audit: Audit | None
+
+    @property
+    def builds_on(self) -> tuple[str, ...]:
+        """Slugs of the chapters to read before: what its card says or, before there is one, the plan."""
+        if self.chapter is not None:
+            with contextlib.suppress(BookError):  # `kexue check` says what is wrong with a card
+                return read_card(self.chapter.source).prerequisites
+        return self.planned.after
 
 
 def states(project: Project) -> tuple[State, ...]:
