@@ -5,7 +5,7 @@
   :data:`ROPE_METHODS`, :func:`dynamic_ntk_factor`, :func:`yarn_temperature`, and what they do to each pair:
   :func:`phase_coverage`,
 * the number system behind them: :func:`digits`, :func:`mixed_radix_digits`, :func:`number_from_digits`,
-* clipped distances (ReRoPE): :func:`rerope_scores` (and its plain form),
+* clipped distances (ReRoPE): :func:`rerope_scores`, :func:`rerope_attention` (and their plain forms),
 * length: :func:`logn_scale`, :func:`sliding_window_mask`.
 
 Convention: pairs are *interleaved* by default, (x₀, x₁), (x₂, x₃), …, as in the paper and in the author's code. With
@@ -17,7 +17,7 @@ https://kexue.fm/archives/9675, https://kexue.fm/archives/9706 and https://kexue
 D1–D11 are those of the chapter *beta-base-positions*.
 """
 
-from .clipped import rerope_scores, rerope_scores_plain
+from .clipped import rerope_attention, rerope_attention_plain, rerope_scores, rerope_scores_plain
 from .length import logn_scale, sliding_window_mask
 from .radix import digits, mixed_radix_digits, number_from_digits
 from .rotary import apply_rope, apply_rope_plain, apply_rotary, rope_inv_freq, rope_tables
@@ -43,6 +43,8 @@ __all__ = [
     "mixed_radix_digits",
     "number_from_digits",
     "phase_coverage",
+    "rerope_attention",
+    "rerope_attention_plain",
     "rerope_scores",
     "rerope_scores_plain",
     "rope_inv_freq",

@@ -106,8 +106,8 @@ def scale_rope(
                                                ramp of YaRN's published code
     ============== =========================== ========================================================================
 
-    Both NTK forms with the same θ leave the fastest pair alone: the difference between ``ntk`` and ``ntk_fixed`` is
-    m − 1 against m, a factor of k^{−1/L} for every pair.
+    ``ntk`` and ``ntk_aware`` leave the fastest pair alone. ``ntk_fixed`` has m where ``ntk`` has m − 1: a factor of
+    k^{−1/L} for every pair.
 
     Args:
         inv_freq: θ ``(dim/2,)``, float32 or float64, falling (:func:`rope_inv_freq`).
