@@ -1,7 +1,7 @@
 // Tables in .kx-table: each heading sorts, long tables get a filter. Without this script they are plain tables.
 (() => {
   const LONG = 12; // rows from which on a filter is worth its room
-  const FEW = 8; // values of a column that fit a list to choose from
+  const CHOOSE = ["chapter", "kind", "verdict", "own evidence", "with all below"]; // columns with few values
   const order = new Intl.Collator("en", { numeric: true }); // D3.10 comes after D3.9
   const text = (row, column) => row.cells[column].textContent.trim();
   const number = (value) => (/^[\d.,]+$/.test(value) ? Number(value.replaceAll(",", "")) : NaN);
@@ -23,8 +23,9 @@
   const sortable = (table, rows, body) => {
     const headings = [...table.tHead.rows[0].cells];
     headings.forEach((heading, column) => {
-      const button = make("button", { type: "button" }, ...heading.childNodes);
-      heading.replaceChildren(button);
+      const holder = heading.querySelector("p") ?? heading;
+      const button = make("button", { type: "button" }, ...holder.childNodes);
+      holder.append(button);
       button.addEventListener("click", () => {
         const now = heading.getAttribute("aria-sort");
         const next = { ascending: "descending", descending: null }[now] ?? (now ? null : "ascending");
@@ -46,8 +47,8 @@
     const tools = make("div", { class: "kx-tools" }, make("label", {}, "Filter", search));
     const choices = [];
     [...table.tHead.rows[0].cells].forEach((heading, column) => {
+      if (!CHOOSE.includes(heading.textContent.trim())) return;
       const values = [...new Set(rows.map(row => text(row, column)))].sort(order.compare);
-      if (values.length < 2 || values.length > FEW || values.some(value => value.length > 24)) return;
       const select = make("select", {}, make("option", { value: "" }, "all"),
         ...values.map(value => make("option", { value }, value)));
       choices.push([select, column]);
@@ -75,7 +76,12 @@
     if (!table?.tHead) continue;
     const body = table.tBodies[0];
     const rows = [...body.rows].filter(row => row.cells[0].textContent.trim() !== "All");
-    if (rows.length >= LONG) filterable(box, table, rows);
+    if (rows.length >= LONG) {
+      filterable(box, table, rows);
+      const names = [...table.tHead.rows[0].cells].map(heading => heading.textContent.trim());
+      for (const row of rows) [...row.cells].forEach((cell, k) => { cell.dataset.label = names[k]; });
+      box.classList.add("kx-long");
+    }
     sortable(table, rows, body);
   }
 })();

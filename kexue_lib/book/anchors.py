@@ -2,9 +2,10 @@
 
 - A claim gets the anchor ``#C7a`` in the last table of the page that shows it (the one with the verdicts). Steps bring
   their own anchors in their outputs; see :mod:`kexue_lib.book.markup`.
+- The steps that a claim's row names are links.
 - Beside each stands a permanent link, shown when the pointer or the focus is there.
 - The search knows steps and claims by name: ``D4.2`` finds the equations, ``claim C3`` the claims of that number.
-- Below the card of a chapter stands a link to the map of its steps.
+- In the card of a chapter stands a link to the map of its steps.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ChapterAnchors", "StepsAndClaims", "setup"]
 
-_STEP = re.compile(r"D\d+(\.\d+)*")
+_STEP = re.compile(r"D\d+(?:\.\d+)*")
+_NAMED = re.compile(rf"\b({_STEP.pattern})\b")
 _CLAIM = re.compile(r"C\d+(\.\d+|[a-z])?")
 _CHAPTERS = "book/chapters/"
 _MAPS = "book/steps/"
@@ -78,8 +80,9 @@ class ChapterAnchors(Transform):
         for name, place in self._steps():
             domain.note(env.docname, "step", name)
             place.append(_permalink(name))
-        claims = self._claims()
-        for name, row in claims.items():
+        steps = domain.data["objects"].get(env.docname, {}).keys()
+        for name, row in self._claims().items():
+            _link_steps(row, {step for step in steps if _STEP.fullmatch(step)})
             row["ids"].append(name)
             _first_paragraph(row).append(_permalink(name))
             domain.note(env.docname, "claim", name)
@@ -87,20 +90,22 @@ class ChapterAnchors(Transform):
             self.document.myst_slugs.setdefault(name, (row.line or 0, name, name))
         page = _MAPS + env.docname.removeprefix(_CHAPTERS)
         if page in env.found_docs:
-            self._link_to_map(page, len(claims))
+            self._link_to_map(page)
 
     def _steps(self) -> Iterator[tuple[str, nodes.Element]]:
-        """Each step's name with the paragraph below its equation, and each link of a chain with its line."""
+        """Each step's name with the line below its equation (its anchor's, if there is none); so for a chain's links."""
         for raw in list(self.document.findall(nodes.raw)):
             names = [name for name in anchors(raw.astext()) if _STEP.fullmatch(name)]
             if not names:
                 continue
             paragraph = raw.parent
             following = paragraph.parent[paragraph.parent.index(paragraph) + 1 :]
-            for name in names:
-                place = _place_of(name, following)
-                if place is not None:
-                    yield name, place
+            yield names[0], next((node for node in following[1:2] if isinstance(node, nodes.paragraph)), paragraph)
+            items = [item for node in following[1:3] if isinstance(node, nodes.bullet_list) for item in node]
+            for name in names[1:]:  # the links of a chain
+                item = next((item for item in items if item.astext().startswith(f"{name} ")), None)
+                if item is not None:
+                    yield name, _first_paragraph(item)
 
     def _claims(self) -> dict[str, nodes.row]:
         """The row of each claim; of several tables the last one counts."""
@@ -112,7 +117,7 @@ class ChapterAnchors(Transform):
                     found[strong.astext()] = row
         return found
 
-    def _link_to_map(self, page: str, claims: int) -> None:
+    def _link_to_map(self, page: str) -> None:
         card = next(iter(self.document.findall(nodes.block_quote)), None)
         if card is None:
             return
@@ -121,19 +126,25 @@ class ChapterAnchors(Transform):
         )
         reference["refdoc"] = self.document.settings.env.docname
         reference += nodes.inline("", "The map of its steps: what rests on what", classes=["doc"])
-        card.parent.insert(card.parent.index(card) + 1, nodes.paragraph("", "", reference, classes=["kx-to-map"]))
+        card += nodes.paragraph("", "", reference, classes=["kx-to-map"])
 
 
-def _place_of(name: str, following: list[nodes.Node]) -> nodes.Element | None:
-    """Where the permanent link of a step goes: the line with its badge, which names it in a chain."""
-    for node in following[:4]:
-        if isinstance(node, nodes.bullet_list):
-            for item in node:
-                if item.astext().startswith(f"{name} "):
-                    return _first_paragraph(item)
-        elif isinstance(node, nodes.paragraph):
-            return node
-    return None
+def _link_steps(row: nodes.row, steps: set[str]) -> None:
+    """Make the names of steps in a claim's row lead to the steps."""
+    for text in list(row.findall(nodes.Text)):
+        pieces = _NAMED.split(text.astext())  # text, name, text, name, …, text
+        if not steps & set(pieces[1::2]) or isinstance(text.parent, (nodes.math, nodes.raw, nodes.reference)):
+            continue
+        text.parent.replace(
+            text,
+            [
+                nodes.reference("", piece, internal=True, refid=piece)
+                if k % 2 and piece in steps
+                else nodes.Text(piece)
+                for k, piece in enumerate(pieces)
+                if piece
+            ],
+        )
 
 
 def _first_paragraph(node: nodes.Element) -> nodes.Element:

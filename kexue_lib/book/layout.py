@@ -54,6 +54,7 @@ def lay_out(
     groups: Mapping[str, Sequence[str]] | None = None,
     gaps: tuple[float, float] = (8.0, 26.0),
     margin: float = 12.0,
+    title: float = 18.0,
 ) -> Drawing:
     """Lay a graph out in layers from the left to the right.
 
@@ -63,7 +64,8 @@ def lay_out(
         size: width and height of each node, in pixels.
         groups: nodes to be kept together in a frame, by the frame's name.
         gaps: between nodes of a layer, and between layers.
-        margin: between a frame and its nodes; a frame has three margins of room at its top, for a title.
+        margin: between a frame and its nodes.
+        title: height of the room for a title at the top of a frame.
 
     >>> drawing = lay_out(["a", "b"], [("a", "b")], size=(60, 28))
     >>> drawing.boxes["b"].x > drawing.boxes["a"].x + 60
@@ -80,7 +82,8 @@ def lay_out(
     graph.add_nodes_from(nodes)
     graph.add_edges_from(arrows)
     for name, members in (groups or {}).items():
-        graph.add_subgraph(list(members), name=f"cluster_{name}", margin=str(margin))
+        room = f'<<TABLE BORDER="0" FIXEDSIZE="TRUE" WIDTH="60" HEIGHT="{title:g}"><TR><TD></TD></TR></TABLE>>'
+        graph.add_subgraph(list(members), name=f"cluster_{name}", margin=str(margin), label=room)
     found = json.loads(graph.draw(prog="dot", format="json0"))
     return _drawing(found, size)
 

@@ -59,7 +59,7 @@ def ledger(project: Project) -> str:
     waiting = len(every) - len(finished)
     if finished:
         lines += [f"{_chapters(len(finished))} executed; the [map](map.md) shows all {len(every)}."]
-        lines += [_STEPS, *_counts(finished, STATUSES, lambda s: _records(s).by_status(), run=True)]
+        lines += [_STEPS, *_counts(finished, STATUSES, lambda s: _records(s).by_status())]
         lines += [_EVERY_STEP, *_every_step(finished)]
         lines += [_MUTANTS, *_counts(finished, _KINDS, lambda s: s.audit.counts() if s.audit else None)]
         lines += [_CLAIMS, *_counts(finished, VERDICTS, lambda s: _records(s).by_verdict())]
@@ -75,7 +75,7 @@ def ledger(project: Project) -> str:
 
 
 def _counts(
-    finished: list[State], columns: Sequence[str], count: Callable[[State], dict[str, int] | None], *, run: bool = False
+    finished: list[State], columns: Sequence[str], count: Callable[[State], dict[str, int] | None]
 ) -> list[str]:
     """A table with a row for each chapter, the sum of its numbers, and the totals."""
     rows, totals = [], dict.fromkeys(columns, 0)
@@ -86,9 +86,9 @@ def _counts(
             numbers = [str(counts[column]) for column in columns]
             numbers.append(str(sum(counts.values())))
             totals = {column: totals[column] + counts[column] for column in columns}
-        rows.append([_link(state), *([_run(state)] if run else []), *numbers])
-    rows.append(_bold(["All", *([""] if run else []), *map(str, [*totals.values(), sum(totals.values())])]))
-    return _table(["chapter", *(["run"] if run else []), *columns, "all"], rows, numbers=len(columns) + 1)
+        rows.append([_link(state), *numbers])
+    rows.append(_bold(["All", *map(str, [*totals.values(), sum(totals.values())])]))
+    return _table(["chapter", *columns, "all"], rows, numbers=len(columns) + 1)
 
 
 def _every_step(finished: list[State]) -> list[str]:
@@ -101,7 +101,11 @@ def _every_step(finished: list[State]) -> list[str]:
             for node in bones.nodes.values()
             if not node.is_claim
         ]
-        lines += ["", f"**{_link(state)}**, [how they hang together](steps/{state.planned.name}.md)", ""]
+        lines += [
+            "",
+            f"**{_link(state)}**, [how they hang together](steps/{state.planned.name}.md); run: {_run(state)}",
+            "",
+        ]
         lines += [":::{div} kx-chips", *chips, ":::"]
     return lines
 
@@ -110,10 +114,10 @@ def _every_claim(finished: list[State]) -> list[str]:
     rows = [
         [
             linked(f"chapters/{state.planned.name}.ipynb", [claim["id"]]),
-            _link(state),
+            f"[{state.planned.slug}](chapters/{state.planned.name}.ipynb)",
             cell(claim["claim"]),
             claim["kind"],
-            f"{VERDICT_SIGNS[claim['verdict']]} {claim['verdict']}",
+            f"{VERDICT_SIGNS[claim['verdict']]}\N{NO-BREAK SPACE}{claim['verdict']}",
             linked(f"chapters/{state.planned.name}.ipynb", claim.get("evidence", [])),
         ]
         for state in finished
@@ -139,7 +143,7 @@ def _link(state: State) -> str:
 
 
 def _bold(row: list[str]) -> list[str]:
-    return [f"**{value}**" if value else value for value in row]
+    return [f"**{value}**" for value in row]
 
 
 def _run(state: State) -> str:
@@ -147,7 +151,7 @@ def _run(state: State) -> str:
     scale, device = parameters.get("scale", "?"), parameters.get("device", "?")
     if device == "auto" and scale == "quick":
         device = "cpu"  # so kexue_lib.lab resolves it
-    return f"{scale}, {device}"
+    return f"{scale},\N{NO-BREAK SPACE}{device}"
 
 
 def _chapters(count: int) -> str:

@@ -11,13 +11,17 @@ from kexue_lib.book.project import Project
 from kexue_lib.book.states import State, states
 from kexue_lib.book.svg import Face, svg
 
-_SIZE = (172.0, 58.0)
+_SIZE = (150.0, 62.0)
 
 _HEAD = """\
+---
+html_theme.sidebar_secondary.remove: true
+---
+
 # Map
 
-All {all} chapters of the plan. An arrow leads from a chapter to one that builds on it; an arrow that follows from others
-is left out. **{done} chapters are there**: their boxes are filled and lead to them. The others are planned. The
+All {all} chapters of the plan. An arrow leads from a chapter to one that builds on it; an arrow that follows from
+others is left out. **{done} chapters are there**: their boxes are filled and lead to them. The others are planned. The
 [list](#the-same-as-a-list) says the same in words, and links the map of the steps of each finished chapter.
 
 ## The picture
@@ -47,12 +51,10 @@ def map_page(project: Project) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _picture(
-    by_slug: dict[str, State], arrows: Sequence[tuple[str, str]], parts: tuple[Part, ...]
-) -> list[str]:
+def _picture(by_slug: dict[str, State], arrows: Sequence[tuple[str, str]], parts: tuple[Part, ...]) -> list[str]:
     groups = {p.part: [slug for slug, s in by_slug.items() if s.planned.part == p.part] for p in parts}
     drawing = lay_out(
-        list(by_slug), arrows, size=_SIZE, groups={name: g for name, g in groups.items() if g}, gaps=(10.0, 30.0)
+        list(by_slug), arrows, size=_SIZE, groups={name: g for name, g in groups.items() if g}, gaps=(10.0, 24.0)
     )
     picture = svg(
         drawing,

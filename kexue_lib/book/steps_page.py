@@ -16,8 +16,8 @@ from kexue_lib.book.states import State
 from kexue_lib.book.svg import Face, svg
 from kexue_lib.lab.markdown import cell, table
 
-#: The signs of evidence and of verdicts, as the chapters show them. (`kexue_lib.derive` has the first ones too, but loads
-#: SymPy; a test compares.)
+#: The signs of evidence and of verdicts, as the chapters show them. (`kexue_lib.derive` has the first ones too, but
+#: loads SymPy; a test compares.)
 SIGNS = {"exact": "✓", "limit": "✓", "series": "✓", "numeric": "○", "defined": "≔", "assumed": "△", "cited": "❝"}
 VERDICT_SIGNS = {"holds": "●", "partly": "◐", "fails": "○", "open": "◌"}
 
@@ -31,11 +31,10 @@ nosearch: true
 # Steps: {title}
 
 How the {steps} steps and {claims} claims of [this chapter](../../chapters/{name}.ipynb) hang together. An arrow leads
-from a step to one that uses it; an arrow that follows from others is left out. The sign in a box says what evidence the
-step has itself, the colour what it is worth **together with everything below it**: a proof that starts from an assumption
-has the colour of the assumption. Each box leads to its line in the chapter. The [list](#the-same-as-a-list) says the same
-in words.
-
+from a step to one that uses it; an arrow that follows from others is left out. The sign in a box says what evidence
+the step has itself, the colour what it is worth **together with everything below it**: a proof that starts from an
+assumption has the colour of the assumption. Each box leads to its line in the chapter. The
+[list](#the-same-as-a-list) says the same in words.
 """
 
 
@@ -70,11 +69,11 @@ def steps_page(state: State, notebook: dict[str, Any]) -> str:
 def sections_of(notebook: dict[str, Any]) -> dict[str, str]:
     """For each step the heading of second order under which the chapter shows it; none before the first one."""
     heading, found = "", {}
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown":
-            headings = re.findall(r"^##\s+(.+?)\s*$", joined(cell["source"]), re.MULTILINE)
+    for part in notebook["cells"]:
+        if part["cell_type"] == "markdown":
+            headings = re.findall(r"^##\s+(.+?)\s*$", joined(part["source"]), re.MULTILINE)
             heading = headings[-1] if headings else heading
-        for output in cell.get("outputs", []):
+        for output in part.get("outputs", []):
             record = output.get("data", {}).get(STEP)
             if record:
                 found[record["id"]] = heading
@@ -86,14 +85,18 @@ def face(node: Node, chapter: str) -> Face:
     href = f"{chapter}.html#{node.name}"
     if node.is_claim:
         sign, label = VERDICT_SIGNS[node.standing], f"Claim {node.name}: {node.standing}"
-        return Face(f"kx-claim kx-{node.standing}", label, f"{sign} {node.name}", href)
-    kind = node.record["kind"]
+        claim = node.record["claim"]
+        return Face(f"kx-claim kx-{node.standing}", label, f"{sign} {node.name}", href, says=claim)
+    kind, rests_on = node.record["kind"], node.record["rests_on"]
     inherited = node.own not in (node.standing, "defined")
-    label = f"Step {node.name}: {kind}; {STANDINGS[node.standing] if inherited or kind != 'defined' else 'a definition'}"
-    if node.record["rests_on"]:
-        label += f" ({', '.join(node.record['rests_on'])})"
+    label = f"Step {node.name}: {kind}"
+    if rests_on:
+        label += f", rests on {', '.join(rests_on)}"
+    elif kind not in ("defined", "assumed", "cited"):
+        label += {"sizes": ", proved at the sizes written out"}.get(node.standing, f", {node.standing}")
     classes = f"kx-is-{node.standing}" + (" kx-inherited" if inherited else "")
-    return Face(classes, label, f"{SIGNS[kind]} {node.name}", href)
+    says = rf"$\displaystyle {node.record['latex']}$" if node.record.get("latex") else ""
+    return Face(classes, label, f"{SIGNS[kind]} {node.name}", href, says=says, why=node.record["by"])
 
 
 def _thread(bones: Skeleton, thread: tuple[str, ...], name: str, chapter: str, sections: dict[str, str]) -> list[str]:
@@ -120,22 +123,22 @@ def _chip(node: Node, chapter: str) -> str:
 def _legend(bones: Skeleton) -> list[str]:
     there = Counter(node.standing for node in bones.nodes.values() if not node.is_claim)
     rows = [
-        f'<li><span class="kx-chip kx-is-{name}">{there[name]}</span> {meaning}</li>'
+        f'<li><span class="kx-chip kx-is-{name}">{there[name]}</span> <span>{meaning}</span></li>'
         for name, meaning in STANDINGS.items()
         if there[name]
     ]
     if any(node.own not in (node.standing, "defined") for node in bones.nodes.values() if not node.is_claim):
         rows.append(
-            '<li><span class="kx-chip kx-is-granted kx-inherited">- -</span> a dashed edge: the weakness is inherited, '
-            "the step's own evidence is better</li>"
+            '<li><span class="kx-chip kx-is-granted kx-inherited">- -</span> <span>a dashed edge: the weakness is '
+            "inherited, the step's own evidence is better</span></li>"
         )
     verdicts = Counter(node.standing for node in bones.nodes.values() if node.is_claim)
     signs = ", ".join(f"{VERDICT_SIGNS[v]} {v} ({verdicts[v]})" for v in VERDICT_SIGNS if verdicts[v])
     if signs:
-        rows.append(f'<li><span class="kx-chip kx-claim">C</span> a claim: {signs}</li>')
+        rows.append(f'<li><span class="kx-chip kx-claim">C</span> <span>a claim: {signs}</span></li>')
     signs = ", ".join(f"{SIGNS[kind]} {kind}" for kind in SIGNS if any(
         node.record["kind"] == kind for node in bones.nodes.values() if not node.is_claim))  # fmt: skip
-    rows.append(f"<li>own evidence: {signs}</li>")
+    rows.append(f'<li><span class="kx-chip">✓</span> <span>own evidence: {signs}</span></li>')
     return ['<ul class="kx-legend">', *rows, "</ul>"]
 
 
@@ -146,7 +149,9 @@ def _list(state: State, bones: Skeleton) -> list[str]:
     for node in (node for node in bones.nodes.values() if not node.is_claim):
         links = node.record.get("links", [])
         for step in [node.record, *links]:
-            evidence = f"chain of {len(links)}" if step.get("links") else f"{SIGNS[step['kind']]} {step['kind']}"
+            evidence = f"{SIGNS[step['kind']]}\N{NO-BREAK SPACE}{step['kind']}"
+            if step.get("links"):
+                evidence = f"chain of {len(links)}"
             mutants = str(killed.get(step["id"], "–"))
             names = [linked(chapter, ids) for ids in ([step["id"]], step["uses"], step["rests_on"])]
             rows.append([names[0], evidence, bones.worth[step["id"]], cell(step["by"]) or "–", *names[1:], mutants])
@@ -162,7 +167,7 @@ def _claims(state: State) -> list[str]:
             linked(chapter, [claim["id"]]),
             cell(claim["claim"]),
             claim["kind"],
-            f"{VERDICT_SIGNS[claim['verdict']]} {claim['verdict']}",
+            f"{VERDICT_SIGNS[claim['verdict']]}\N{NO-BREAK SPACE}{claim['verdict']}",
             linked(chapter, claim.get("evidence", [])),
         ]
         for claim in state.records.claims

@@ -16,11 +16,13 @@ class Face:
     """What a node shows.
 
     Args:
-        text: in sight; ``None`` leaves the box to ``html``.
         classes: for the style sheet.
         label: what it says to those who cannot see it, and when pointed at.
+        text: in sight; ``None`` leaves the box to ``html``.
         href: where it leads, if anywhere.
         html: markup inside the box, instead of ``text``; the browser breaks its lines.
+        says: what it says, with formulas between ``$``: shown by the page's script while it is pointed at.
+        why: the reason for it, shown below that.
     """
 
     classes: str
@@ -28,6 +30,8 @@ class Face:
     text: str | None = None
     href: str | None = None
     html: str | None = None
+    says: str = ""
+    why: str = ""
 
 
 def svg(
@@ -71,13 +75,15 @@ def svg(
 
 def _node(name: str, face: Face, box: Box, radius: float) -> str:
     rounding = box.height / 2 if "kx-claim" in face.classes.split() else radius
-    inside = f'<title>{escape(face.label)}</title><rect {_place(box)} rx="{rounding:g}"/>'
+    title = "" if face.says else f"<title>{escape(face.label)}</title>"
+    inside = f'{title}<rect {_place(box)} rx="{rounding:g}"/>'
     if face.html is not None:
         inside += f"<foreignObject {_place(box)}>{face.html}</foreignObject>"
     else:
         x, y = box.x + box.width / 2, box.y + box.height / 2
         inside += f'<text x="{x:g}" y="{y:g}">{escape(face.text or "")}</text>'
     attributes = f'class="kx-node {face.classes}" data-node="{name}"'
+    attributes += "".join(f' data-{k}="{escape(v)}"' for k, v in (("says", face.says), ("why", face.why)) if v)
     if face.href is None:
         return f"<g {attributes}>{inside}</g>"
     return f'<a {attributes} href="{face.href}" aria-label="{escape(face.label)}">{inside}</a>'
