@@ -93,12 +93,12 @@ class ChapterAnchors(Transform):
             self._link_to_map(page)
 
     def _steps(self) -> Iterator[tuple[str, nodes.Element]]:
-        """Each step's name with the line below its equation (its anchor's, if there is none); so for a chain's links."""
-        for raw in list(self.document.findall(nodes.raw)):
-            names = [name for name in anchors(raw.astext()) if _STEP.fullmatch(name)]
+        """Each step's name, and each of a chain's links, with the line below its equation that speaks of it."""
+        for paragraph in list(self.document.findall(nodes.paragraph)):
+            raw = "".join(child.astext() for child in paragraph if isinstance(child, nodes.raw))
+            names = [name for name in anchors(raw) if _STEP.fullmatch(name)]
             if not names:
                 continue
-            paragraph = raw.parent
             following = paragraph.parent[paragraph.parent.index(paragraph) + 1 :]
             yield names[0], next((node for node in following[1:2] if isinstance(node, nodes.paragraph)), paragraph)
             items = [item for node in following[1:3] if isinstance(node, nodes.bullet_list) for item in node]

@@ -74,6 +74,10 @@ def test_every_step_and_claim_has_one_permanent_link_beside_it(chapter: Chapter,
         row = page.find(id=name)
         assert isinstance(row, Tag)
         assert row.find("a", class_="kx-permalink", href=f"#{name}")
+    for link in (link for step in records_of(chapter).steps for link in step.get("links", [])):
+        item = page.find("a", class_="kx-permalink", href=f"#{link['id']}").find_parent("li")  # type: ignore[union-attr]
+        assert isinstance(item, Tag)
+        assert item.get_text().startswith(f"{link['id']} ")
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=NAMES)
