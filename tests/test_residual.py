@@ -470,6 +470,12 @@ def test_parameters_are_restored_when_the_loss_raises():
         assert torch.equal(w.detach(), torch.ones_like(w))
 
 
+def test_the_search_differentiates_under_no_grad_too():
+    w, loss = quadratic([1.0])
+    with torch.no_grad():
+        assert K.max_stable_lr(loss, [w], [0.5, 3.0]) == K.max_stable_lr_plain(loss, [w], [0.5, 3.0]) == 0.5
+
+
 def test_kept_gradients_stay():
     w, loss = quadratic([1.0, 2.0])
     loss().backward()

@@ -32,6 +32,9 @@ RESIDUAL_RULES = ("inv_sqrt", "inv", "one")
 """The rules that :func:`residual_weight` knows."""
 
 
+_TINY = torch.finfo(torch.float32).tiny
+
+
 # --- the weight of a branch ------------------------------------------------------------------------------------------
 
 
@@ -312,32 +315,43 @@ def jacobian_growth(layers: Iterable[Callable[[Tensor], Tensor]], x: Tensor, v: 
     Source: https://kexue.fm/archives/8994, step D6.
     """
     v = _perturbation(x, v)
-    lengths = []
     with torch.no_grad():
         v, x = v / torch.linalg.vector_norm(v, dim=-1, keepdim=True), x.detach()
-        many = v.dim() > x.dim()
-        tiny = torch.finfo(torch.float32).tiny
-        for layer in layers:
-            x, v = _carried(layer, x, v, many)
-            length = torch.linalg.vector_norm(v, dim=-1, keepdim=True, dtype=_at_least_single(v.dtype))
-            v = (v / length.clamp_min(tiny)).to(v.dtype)
-            lengths.append(length[..., 0])
-        if not lengths:
-            raise ValueError("layers is empty; at least one layer is needed")
-        return JacobianGrowth(torch.stack(lengths).log().cumsum(0), v, x)
+        if v.dim() > x.dim():  # x is computed once, not once for each perturbation
+            return _carried(layers, x, v, _jvp_of_many)
+        if torch.compiler.is_compiling():
+            return _carried(layers, x, v, lambda layer, x, v: torch.func.jvp(layer, (x,), (v,))[:2])
+        with forward_ad.dual_level():  # the same with less around it
+            return _carried(layers, x, v, _jvp_of_one)
 
 
-def _carried(layer: Callable[[Tensor], Tensor], x: Tensor, v: Tensor, many: bool) -> tuple[Tensor, Tensor]:
-    """A layer's output and what it makes of the perturbation."""
-    if many:  # x is computed once, not once for each perturbation
-        both = torch.func.vmap(lambda t: torch.func.jvp(layer, (x,), (t,))[:2], out_dims=(None, 0))  # type: ignore[arg-type]
-        y, moved = both(v)
-    elif torch.compiler.is_compiling():
-        y, moved = torch.func.jvp(layer, (x,), (v,))[:2]
-    else:  # the same with less around it
-        with forward_ad.dual_level():
-            y, moved = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, v)))
-            moved = torch.zeros_like(y) if moved is None else moved
+_Layer = Callable[[Tensor], Tensor]
+_Jvp = Callable[[_Layer, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def _carried(layers: Iterable[_Layer], x: Tensor, v: Tensor, jvp: _Jvp) -> JacobianGrowth:
+    lengths = []
+    for layer in layers:
+        x, v = jvp(layer, x, v)
+        # half precision would cut the logarithm to three digits
+        length = torch.linalg.vector_norm(v, dim=-1, keepdim=True, dtype=_at_least_single(v.dtype))
+        v = (v / length.clamp_min(_TINY)).to(v.dtype)
+        lengths.append(length[..., 0])
+    if not lengths:
+        raise ValueError("layers is empty; at least one layer is needed")
+    return JacobianGrowth(torch.stack(lengths).log().cumsum(0), v, x)
+
+
+def _jvp_of_one(layer: _Layer, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    y, moved = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, v)))
+    return y, torch.zeros_like(y) if moved is None else moved
+
+
+def _jvp_of_many(layer: _Layer, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def one(t: Tensor) -> Any:
+        return torch.func.jvp(layer, (x,), (t,))[:2]
+
+    y, moved = torch.func.vmap(one, out_dims=(None, 0))(v)  # type: ignore[arg-type]
     return y, moved
 
 
@@ -383,5 +397,5 @@ def _perturbation(x: Tensor, v: Tensor) -> Tensor:
     return v.detach().to(x.dtype)
 
 
-def _at_least_single(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
+def _at_least_single(dtype: torch.dtype) -> torch.dtype | None:
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else None

@@ -96,22 +96,23 @@ def max_stable_lr_plain(
     saved, grads = [p.detach().clone() for p in params], [p.grad for p in params]
     best = 0.0
     try:
-        for rate in rates:
-            optimizer = torch.optim.SGD(params, lr=rate)
-            loss = _checked(loss_fn(), None)
-            for _ in range(steps):
-                if not loss.requires_grad:
-                    raise ValueError("the loss does not depend on any parameter")
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                before, loss = loss.detach(), _checked(loss_fn(), None)
-                if not (bool(loss < before) and math.isfinite(loss.item())):
+        with torch.enable_grad():
+            for rate in rates:
+                optimizer = torch.optim.SGD(params, lr=rate)
+                loss = _checked(loss_fn(), None)
+                for _ in range(steps):
+                    if not loss.requires_grad:
+                        raise ValueError("the loss does not depend on any parameter")
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    before, loss = loss.detach(), _checked(loss_fn(), None)
+                    if not (bool(loss < before) and math.isfinite(loss.item())):
+                        break
+                else:
+                    best = rate
                     break
-            else:
-                best = rate
-                break
-            _restore(params, saved)
+                _restore(params, saved)
     finally:
         _restore(params, saved)
         for p, g in zip(params, grads, strict=True):
@@ -125,13 +126,15 @@ def _search(
     rates = [*_rates(params, grid, steps), 0.0]  # at the end of the grid a member stands still
     rows = members or 1
 
-    def evaluate() -> tuple[list[float], tuple[Tensor, ...]]:
+    def evaluate() -> tuple[list[float], Tensor]:
         with torch.enable_grad():
             loss = _checked(loss_fn(), members)
             if not loss.requires_grad:
                 raise ValueError("the loss does not depend on any parameter")
-            grads = torch.autograd.grad(loss.sum(), params, allow_unused=True, materialize_grads=True)
-        return loss.detach().reshape(rows).tolist(), grads
+            return loss.detach().reshape(rows).tolist(), loss.sum()
+
+    def gradients(total: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(total, params, allow_unused=True, materialize_grads=True)
 
     def spread(values: Sequence[float], like: Tensor) -> Any:
         if members is None:
@@ -139,7 +142,8 @@ def _search(
         return torch.tensor(values, dtype=like.dtype, device=like.device).view(rows, *[1] * (like.dim() - 1))
 
     saved = [p.detach().clone() for p in params]
-    start, first = evaluate()
+    start, total = evaluate()
+    first = gradients(total)
     place = [0 if math.isfinite(value) else len(rates) - 1 for value in start]  # the candidate of each member
     taken, last = [0] * rows, list(start)
     again, grads = [True] * rows, first  # who leaves from the start
@@ -152,10 +156,10 @@ def _search(
                         p.copy_(origin - spread(moves, p) * g0)
                     elif not any(again):
                         p.sub_(spread(moves, p) * g)
-                    else:
+                    else:  # finished members move by nothing, whatever their gradient is
                         back = spread([float(flag) for flag in again], p) > 0
                         p.copy_(torch.where(back, origin, p) - spread(moves, p) * torch.where(back, g0, g))
-            found, grads = evaluate()
+            found, total = evaluate()
             for e in range(rows):
                 again[e] = False
                 if not moves[e]:
@@ -164,6 +168,9 @@ def _search(
                     taken[e], last[e] = taken[e] + 1, found[e]
                 else:
                     place[e], taken[e], last[e], again[e] = place[e] + 1, 0, start[e], True
+            if any(moves[e] and not again[e] and taken[e] < steps for e in range(rows)):
+                grads = gradients(total)  # who failed or has finished needs none
+            del total
     finally:
         _restore(params, saved)
     return [rates[k] for k in place]

@@ -129,6 +129,9 @@ def scale_rope(
         * "NTK" is used for ``ntk`` and for ``ntk_aware`` in the wild.
         * If k changes while a text is generated (:func:`dynamic_ntk_factor`), keys that were cached after rotation no
           longer fit: cache them before rotation or keep k.
+        * The ramps of YaRN's paper (``yarn``) and of its code (``yarn_pairs``, which is ``rope_type="yarn"`` of
+          ``transformers``) agree outside only: with dim = 128, base = 10000, N = 4096, k = 16 the frequencies of the
+          code are up to 3 times those of the paper; 24 of 64 pairs differ by more than 1 %.
         * YaRN also multiplies q and k by :func:`yarn_temperature`; ``llama3`` does not.
 
     Example:
@@ -218,14 +221,15 @@ def scale_rope_plain(
     scaled = []
     if method in _RAMPS:
         assert train_len is not None  # checked
-        turns = [train_len * theta / (2 * math.pi) for theta in inv_freq]
-        if method == "yarn_pairs":  # where pairs would make ``high`` and ``low`` turns
-            step = math.log(float(inv_freq[0]) / float(inv_freq[-1])) / (pairs - 1)
-            first = max(math.floor(math.log(float(turns[0]) / high) / step), 0)
-            last = min(math.ceil(math.log(float(turns[0]) / low) / step), 2 * pairs - 1)
+        if method == "yarn_pairs":
+            fastest, slowest = float(inv_freq[0].detach()), float(inv_freq[-1].detach())
+            step = math.log(fastest / slowest) / (pairs - 1)
+            reach = train_len * fastest / (2 * math.pi)
+            first = max(math.floor(math.log(reach / high) / step), 0)
+            last = min(math.ceil(math.log(reach / low) / step), 2 * pairs - 1)
             share = [(i - first) / (last - first or 0.001) for i in range(pairs)]  # how much is interpolated
         else:
-            share = [(high - r) / (high - low) for r in turns]
+            share = [(high - train_len * theta / (2 * math.pi)) / (high - low) for theta in inv_freq]
         for theta, x in zip(inv_freq, share, strict=True):
             if x <= 0:
                 scaled.append(theta)
@@ -233,7 +237,7 @@ def scale_rope_plain(
                 scaled.append(theta / factor)
             else:
                 scaled.append((1 - x) * theta + x * theta / factor)
-        return torch.stack([torch.as_tensor(x) for x in scaled])
+        return torch.stack(scaled)
     for m in range(1, pairs + 1):
         theta = inv_freq[m - 1]
         for j in range(1, m + 1):
@@ -255,7 +259,7 @@ def scale_rope_plain(
 def dynamic_ntk_factor(length: _Number, train_len: float, factor: float = 1.0) -> _Number:
     r"""The factor of "dynamic NTK": it grows with the length n of the text at hand, and is 1 up to N.
 
-    .. math:: k(n) = \max\Bigl(1,\; \frac{\text{factor}\; n}{N} - (\text{factor} - 1)\Bigr)
+    .. math:: k(n) = 1 + \text{factor}\,\frac{\max(n - N, 0)}N
 
     ``scale_rope(inv_freq, dynamic_ntk_factor(n, N, factor), "ntk_aware")`` is ``rope_type="dynamic"`` of
     ``transformers``. At n = N it is 1, whatever the factor: nothing changes inside the trained length.
@@ -263,7 +267,7 @@ def dynamic_ntk_factor(length: _Number, train_len: float, factor: float = 1.0) -
     Args:
         length: n, a number or a tensor (then nothing is looked at, and ``torch.compile`` keeps one graph for all n).
         train_len: N > 0.
-        factor: slope in n/N, ≥ 1; with 1 it is n/N.
+        factor: slope in n/N, ≥ 1; with 1 it is n/N beyond N.
 
     Returns:
         A float, or a tensor of the shape of ``length`` (float32 at least).
@@ -272,7 +276,9 @@ def dynamic_ntk_factor(length: _Number, train_len: float, factor: float = 1.0) -
         ValueError: train_len ≤ 0, factor < 1, length ≤ 0.
 
     Hazards:
-        Every new token changes all frequencies: keys cached after rotation do not fit.
+        * Beyond N every new token changes all frequencies: keys that were cached after rotation do not fit.
+        * The modules of ``transformers`` have a memory: they keep the factor of the longest text that they have read,
+          until one shorter than N comes.
 
     Example:
         >>> [dynamic_ntk_factor(n, 512, 2.0) for n in (100, 512, 1024, 4096)]
@@ -286,9 +292,9 @@ def dynamic_ntk_factor(length: _Number, train_len: float, factor: float = 1.0) -
     _check_factor(factor)
     if isinstance(length, Tensor):
         n = length.to(torch.promote_types(length.dtype, torch.float32))
-        return (n * (factor / train_len) - (factor - 1)).clamp(min=1)
+        return 1 + (n - train_len).clamp(min=0) * (factor / train_len)
     _check_length("length", length)
-    return max(1.0, factor * length / train_len - (factor - 1))
+    return 1.0 + max(0.0, length - train_len) * (factor / train_len)
 
 
 def yarn_temperature(factor: float) -> float:
@@ -319,11 +325,11 @@ class PhaseCoverage(NamedTuple):
     """What a change of frequencies asks of each pair, see :func:`phase_coverage`; all ``(dim/2,)``."""
 
     turns: Tensor
-    """N θ / 2π: the turns that a pair made within the trained length."""
+    """The turns that a pair made within the trained length, N θ / 2π."""
     ratio: Tensor
-    """k s: the largest phase at length k N over the largest one of the training."""
+    """The largest phase at length k N over the largest one of the training, k s."""
     new: Tensor
-    """Whether the pair meets phases that it never saw: turns < 1 and ratio > 1."""
+    """Whether the pair meets phases that it never saw, which is turns < 1 and ratio > 1."""
 
 
 def phase_coverage(inv_freq: Tensor, train_len: float, factor: float, scaled: Tensor) -> PhaseCoverage:
@@ -335,7 +341,7 @@ def phase_coverage(inv_freq: Tensor, train_len: float, factor: float, scaled: Te
 
     Args:
         inv_freq: θ ``(dim/2,)``, those of the training.
-        train_len: N.
+        train_len: N, the trained length, > 0.
         factor: k ≥ 1, how many times longer the texts are.
         scaled: θ' ``(dim/2,)``, those used at k N (:func:`scale_rope`).
 
