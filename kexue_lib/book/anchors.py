@@ -1,8 +1,7 @@
 """A Sphinx extension: every step and claim of a chapter has an address that is in sight, and that the search knows.
 
-- A claim gets the anchor ``#C7a`` in the last table of the page that shows it (the one with the verdicts). Steps bring
+- A claim gets the anchor ``#C7a`` in the last table or list of the page that shows it (with the verdicts). Steps bring
   their own anchors in their outputs; see :mod:`kexue_lib.book.markup`.
-- The steps that a claim's row names are links.
 - Beside each stands a permanent link, shown when the pointer or the focus is there.
 - The search knows steps and claims by name: ``D4.2`` finds the equations, ``claim C3`` the claims of that number.
 - In the card of a chapter stands a link to the map of its steps.
@@ -19,6 +18,7 @@ from docutils import nodes
 from docutils.transforms import Transform
 from sphinx import addnodes
 from sphinx.domains import Domain, ObjType
+from sphinx.transforms.post_transforms import SphinxPostTransform
 
 from kexue_lib.book.markup import anchors
 from kexue_lib.book.place import digest
@@ -26,10 +26,9 @@ from kexue_lib.book.place import digest
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-__all__ = ["ChapterAnchors", "StepsAndClaims", "setup"]
+__all__ = ["ChapterAnchors", "ClaimAnchors", "StepsAndClaims", "setup"]
 
 _STEP = re.compile(r"D\d+(?:\.\d+)*")
-_NAMED = re.compile(rf"\b({_STEP.pattern})\b")
 _CLAIM = re.compile(r"C\d+(\.\d+|[a-z])?")
 _CHAPTERS = "book/chapters/"
 _MAPS = "book/steps/"
@@ -80,10 +79,7 @@ class ChapterAnchors(Transform):
         for name, place in self._steps():
             domain.note(env.docname, "step", name)
             place.append(_permalink(name))
-        steps = domain.data["objects"].get(env.docname, {}).keys()
-        for name, row in self._claims().items():
-            _link_steps(row, {step for step in steps if _STEP.fullmatch(step)})
-            row["ids"].append(name)
+        for name, row in _claims(self.document).items():
             _first_paragraph(row).append(_permalink(name))
             domain.note(env.docname, "claim", name)
             self.document.myst_slugs = getattr(self.document, "myst_slugs", None) or {}
@@ -107,16 +103,6 @@ class ChapterAnchors(Transform):
                 if item is not None:
                     yield name, _first_paragraph(item)
 
-    def _claims(self) -> dict[str, nodes.row]:
-        """The row of each claim; of several tables the last one counts."""
-        found = {}
-        for table in self.document.findall(nodes.table):
-            for row in table.findall(nodes.row):
-                strong = next(iter(row.findall(nodes.strong)), None)
-                if strong is not None and _CLAIM.fullmatch(strong.astext()):
-                    found[strong.astext()] = row
-        return found
-
     def _link_to_map(self, page: str) -> None:
         card = next(iter(self.document.findall(nodes.block_quote)), None)
         if card is None:
@@ -129,22 +115,27 @@ class ChapterAnchors(Transform):
         card += nodes.paragraph("", "", reference, classes=["kx-to-map"])
 
 
-def _link_steps(row: nodes.row, steps: set[str]) -> None:
-    """Make the names of steps in a claim's row lead to the steps."""
-    for text in list(row.findall(nodes.Text)):
-        pieces = _NAMED.split(text.astext())  # text, name, text, name, …, text
-        if not steps & set(pieces[1::2]) or isinstance(text.parent, (nodes.math, nodes.raw, nodes.reference)):
-            continue
-        text.parent.replace(
-            text,
-            [
-                nodes.reference("", piece, internal=True, refid=piece)
-                if k % 2 and piece in steps
-                else nodes.Text(piece)
-                for k, piece in enumerate(pieces)
-                if piece
-            ],
-        )
+class ClaimAnchors(SphinxPostTransform):
+    """The anchors themselves; late, because :mod:`kexue_lib.book.reading` makes lists of the tables of claims."""
+
+    default_priority = 210
+
+    def run(self, **kwargs: Any) -> None:
+        """Set them on a chapter's page."""
+        if self.env.docname.startswith(_CHAPTERS):
+            for name, place in _claims(self.document).items():
+                place["ids"].append(name)
+
+
+def _claims(document: nodes.document) -> dict[str, nodes.Element]:
+    """The row, or the item of a list, of each claim; of several tables the last one counts."""
+    found: dict[str, nodes.Element] = {}
+    for table in document.findall(lambda node: isinstance(node, (nodes.table, nodes.bullet_list))):
+        for row in table.findall(lambda node: isinstance(node, (nodes.row, nodes.list_item))):
+            first = next(iter(row.findall(nodes.paragraph)), None)
+            if first and isinstance(first[0], nodes.strong) and _CLAIM.fullmatch(first[0].astext()):
+                found[first[0].astext()] = row
+    return found
 
 
 def _first_paragraph(node: nodes.Element) -> nodes.Element:
@@ -161,5 +152,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the domain and the transform (called by Sphinx)."""
     app.add_domain(StepsAndClaims)
     app.add_transform(ChapterAnchors)
+    app.add_post_transform(ClaimAnchors)
     version = int(digest(Path(__file__).read_bytes())[:8], 16)
     return {"env_version": version, "parallel_read_safe": True, "parallel_write_safe": True}
