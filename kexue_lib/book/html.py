@@ -32,7 +32,7 @@ _TOOLS = ("jupyter-book", "sphinx", "myst-nb", "myst-parser", "sphinx-book-theme
 _ALWAYS_LOADED = ("kexue_lib.book.heads", "sphinx_reredirects")
 
 #: Modules of ours that are extensions of Sphinx, or decide what one does.
-_EXTENSIONS = ("chapter_head", "heads", "markup", "previews", "search")
+_EXTENSIONS = ("anchors", "chapter_head", "heads", "markup", "previews", "search")
 
 
 def make_html(project: Project, config: Config, console: Console) -> bool:

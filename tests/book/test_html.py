@@ -101,7 +101,7 @@ def test_the_book_is_made_once_and_a_warning_keeps_the_previous_one(built: Check
         assert page.read_text(encoding="utf-8") == text
 
     built.write("book/index.md", "# Test\n\n[all](ledger.md)\n")
-    built.write("_toc.yml", "format: jb-book\nroot: book/index\nchapters:\n- file: book/ledger\n")
+    built.write("_toc.yml", "format: jb-book\nroot: book/index\nchapters:\n- file: book/ledger\n- file: book/map\n")
     built.project.chapters[0].source.unlink()
     built.executed().unlink()
     done = built.kexue("build")
