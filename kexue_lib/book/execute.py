@@ -26,6 +26,8 @@ class Job:
         timeout: seconds until the run is ended.
         parameters: values that replace the chapter's own.
         options: what else the module needs.
+        processes: how many run the chapter together, each with a share of its trainings' batches.
+        checkpoints: the folder in which the trainings keep their state, to go on after a crash.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Job:
     timeout: float
     parameters: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    processes: int = 1
+    checkpoints: str | None = None
 
     @property
     def progress(self) -> Path:
@@ -58,13 +62,17 @@ def run_job(job: Job) -> dict[str, Any]:
     content = {**asdict(job), "progress": str(job.progress)}
     (folder / "job.json").write_text(json.dumps(content), encoding="utf-8")
     log, result_path = folder / "log.txt", folder / "result.json"
+    env = environment(Path(job.library), folder, Path(job.cache))
+    if job.checkpoints is not None:
+        env["KEXUE_CHECKPOINTS"] = job.checkpoints
     code = run_module(
         job.module,
         [str(folder / "job.json"), str(result_path)],
         folder=folder,
         log=log,
-        env=environment(Path(job.library), folder, Path(job.cache)),
+        env=env,
         timeout=job.timeout,
+        processes=job.processes,
     )
     result: dict[str, Any]
     if code is None:

@@ -38,7 +38,14 @@ def end_children(pid: int, *, leaders_only: bool = False) -> None:
 
 
 def run_module(
-    module: str, arguments: list[str], *, folder: Path, log: Path, env: dict[str, str], timeout: float
+    module: str,
+    arguments: list[str],
+    *,
+    folder: Path,
+    log: Path,
+    env: dict[str, str],
+    timeout: float,
+    processes: int = 1,
 ) -> int | None:
     """Run ``python -m module`` in a process group of its own; its exit status, or None if it ran out of time.
 
@@ -53,10 +60,12 @@ def run_module(
         log: the file for what it prints.
         env: its environment.
         timeout: seconds until it is ended.
+        processes: how many ``torchrun`` starts, which tells each its number.
     """
+    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-m", *(torchrun if processes > 1 else []), module, *arguments],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
