@@ -59,7 +59,7 @@ def sliding_window_mask(
     *,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    r"""Which keys a query sees in a window: True where 0 ≤ t < window for the distance t = i − j (|t| < window if not
+    r"""Which keys a query sees in a window: True where 0 ≤ t < window for the distance t = i − j (``|t|`` < window if not
     causal).
 
     Args:
