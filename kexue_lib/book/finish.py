@@ -26,6 +26,7 @@ _MARKS = r"\u3000-\u3006\u3008-\u303f\uff00-\uffef\u2018-\u201d\u2026\u2014"
 _CHINESE = re.compile(rf"[\u3008-\u3011]*[{_HAN}](?:[{_HAN}{_MARKS}A-Za-z0-9α-ωΑ-Ω,:+.-]*[{_HAN}{_MARKS}])?")
 
 _IMAGE = re.compile(r"<img\b[^>]*>")
+_SIGNATURE = re.compile(r'<dt class="sig\b.*?</dt>', re.DOTALL)
 
 
 def finish_pages(site: Path) -> None:
@@ -33,13 +34,14 @@ def finish_pages(site: Path) -> None:
 
     - Every run of Chinese text is marked ``lang="zh"`` where its author forgot, in titles in the margins as well.
     - Images of the text load when they come into sight, and state their size, so that nothing moves when they do.
+    - Parameters of a signature that takes several lines are lines, not definitions without terms, as Sphinx has them.
     - The icons of the theme shrink to those that are used; what the pages would load and not use is left out.
     """
     pages = sorted(page for page in site.rglob("*.html") if "_static" not in page.relative_to(site).parts)
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
     slimmed = slim_icons(site, texts)
     for page, text in slimmed.items():
-        finished = _IMAGE.sub(_image(page), mark_chinese(text))
+        finished = _SIGNATURE.sub(_lines, _IMAGE.sub(_image(page), mark_chinese(text)))
         if finished != texts[page]:
             page.write_text(finished, encoding="utf-8")
 
@@ -72,6 +74,11 @@ def _marked(html: str) -> Iterator[str]:
         elif not closing and name != "html" and not attributes.endswith("/") and _APART.search(attributes):
             apart, depth = name, 1
     yield html[at:]
+
+
+def _lines(signature: re.Match[str]) -> str:
+    inside = re.sub(r"<(/?)dl>", r"<\1span>", signature[0])
+    return inside.replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
 
 
 def _image(page: Path) -> Callable[[re.Match[str]], str]:
