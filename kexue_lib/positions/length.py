@@ -59,8 +59,8 @@ def sliding_window_mask(
     *,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    r"""Which keys a query sees in a window: True where 0 ≤ t < window for the distance t = i − j (``|t|`` < window if not
-    causal).
+    r"""Which keys a query sees in a window of w: True where :math:`0 \le i - j < w`, or, if not causal,
+    :math:`|i - j| < w`.
 
     Args:
         n_q, n_k: number of queries and keys, ≥ 1. Keys stand at 0, …, n_k − 1.

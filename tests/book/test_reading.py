@@ -34,7 +34,7 @@ $$a = c \\tag{D2}$$
 - D2.1 <span class="kx-badge kx-numeric kx-sampled">**○ numeric**</span> · uses [D1](#D1)"""
 CLAIMS = """| claim | kind | how tested | measured | verdict |
 |---|---|---|---|---|
-| **C1** D9 | exact | by hand<br>✓ D1 proved<br>✗ D9 too<br>not tested here: tired | slope 0.9<br>see D1 | ◐ **partly** |
+| **C1** D9 | exact | it<br>✓ D1 proved<br>✗ D9 too<br>not tested here: tired | slope 0.9<br>see D1 | ◐ **partly** |
 | **C2** nothing | empirical | never | – | ◌ **open** |"""
 
 
@@ -124,7 +124,7 @@ def test_claims_are_a_list_with_rules_numbers_and_links_to_steps(page: Beautiful
     first, second = page.select("ul.kx-claims > li")
     assert "kx-partly" in first["class"]
     assert first.select_one(".kx-verdict").get_text().split() == ["◐", "partly", "exact"]
-    assert first.select_one(".kx-how").get_text() == "by hand"
+    assert first.select_one(".kx-how").get_text() == "it"
     rules = {item["class"][0]: item.get_text().strip() for item in first.select(".kx-criteria > li")}
     assert rules == {"kx-met": "✓ D1 proved", "kx-missed": "✗ D9 too", "kx-note": "not tested here: tired"}
     assert [item.get_text().strip() for item in first.select(".kx-measured > li")] == ["slope 0.9"]
