@@ -151,6 +151,13 @@ def test_fast_scores_in_float32_hold_at_distant_positions():
     assert_close("near", got, want, 3e-3)  # float32 angles up to 3e4
 
 
+def test_no_queries_and_no_batch():
+    for n, m, lead in ((0, 5, (2,)), (0, 0, ()), (3, 5, (0, 2))):
+        inputs = problem(n, m, lead=lead)
+        assert P.rerope_attention(*inputs, 2).shape == (*lead, n, 5)
+        assert P.rerope_attention(*inputs, 2, 3.0).shape == (*lead, n, 5)
+
+
 class Largest(TorchDispatchMode):
     """The largest tensor that is made."""
 

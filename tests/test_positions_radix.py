@@ -73,6 +73,13 @@ def test_small_integers_may_be_narrow(dtype):
     assert P.digits(torch.tensor([200], dtype=torch.uint8).to(dtype), 10, 12)[0, :3].tolist() == [0, 0, 2]
 
 
+def test_mixed_digits_are_the_indices_of_an_array():
+    radices = (60, 60, 24, 7)
+    n = torch.arange(0, math.prod(radices), 997, device=DEVICE)
+    indices = torch.unravel_index(n, radices[::-1])  # the last index runs fastest
+    assert torch.equal(P.mixed_radix_digits(n, radices), torch.stack(indices[::-1], dim=-1))
+
+
 def test_no_number_has_no_digits():
     assert P.digits(torch.zeros(0, 3, dtype=torch.int64), 10, 4).shape == (0, 3, 4)
 

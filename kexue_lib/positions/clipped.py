@@ -56,9 +56,8 @@ def _far_positions(
     dtype = torch.promote_types(dtype, torch.float32)
     if leak is None:
         return torch.full((1,), window, device=device, dtype=dtype), torch.zeros(1, device=device, dtype=dtype)
-    rows = torch.arange(m - n, m, device=device, dtype=torch.float64) / leak + window * (1 - 1 / leak)
-    columns = torch.arange(m, device=device, dtype=torch.float64) / leak
-    return rows.to(dtype), columns.to(dtype)
+    rows = torch.arange(m - n, m, device=device, dtype=dtype) / leak + window * (1 - 1 / leak)
+    return rows, torch.arange(m, device=device, dtype=dtype) / leak
 
 
 def rerope_scores(
@@ -201,7 +200,7 @@ def rerope_attention(
     first = m - n  # the position of the first query
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     shape = (*q.shape[:-1], v.shape[-1])
-    q, k, v = (x.reshape(-1, *x.shape[-2:]) for x in (q, k, v))
+    q, k, v = (x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]) for x in (q, k, v))
 
     def turn(x: Tensor, positions: Tensor) -> Tensor:
         return apply_rope(x, positions, inv_freq, interleaved=interleaved)
@@ -213,6 +212,7 @@ def rerope_attention(
     if w < m:
         rows, columns = _far_positions(n, m, window, leak, device, inv_freq.dtype)
         far_q, far_k = turn(q, rows), k if leak is None else turn(k, columns)
+    nothing = near_q.new_zeros(())  # beta = 0: not read
     out = []
     for start in range(0, n, _ROWS):
         stop = min(start + _ROWS, n)
@@ -222,11 +222,11 @@ def rerope_attention(
         hidden = torch.zeros(distance.shape, dtype=near_q.dtype, device=device).masked_fill_(distance < 0, -math.inf)
         scores = torch.baddbmm(hidden, near_q[:, start:stop], near_k[:, near:high].mT, alpha=scale)
         if far:
-            distant = scale * (far_q[:, start:stop] @ far_k[:, :far].mT)
+            distant = torch.baddbmm(nothing, far_q[:, start:stop], far_k[:, :far].mT, beta=0, alpha=scale)
             both = torch.where(distance[:, : far - near] < w, scores[..., : far - near], distant[..., near:])
             scores = torch.cat((distant[..., :near], both, scores[..., far - near :]), dim=-1)
         out.append(scores.softmax(-1).to(v.dtype) @ v[:, :high])
-    return torch.cat(out, dim=1).view(shape)
+    return torch.cat(out, dim=1).view(shape) if out else v.new_empty(shape)
 
 
 def rerope_attention_plain(

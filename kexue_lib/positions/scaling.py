@@ -276,7 +276,9 @@ def dynamic_ntk_factor(length: _Number, train_len: float, factor: float = 1.0) -
         ValueError: train_len ≤ 0, factor < 1, length ≤ 0.
 
     Hazards:
-        Every new token changes all frequencies: keys cached after rotation do not fit.
+        * Beyond N every new token changes all frequencies: keys that were cached after rotation do not fit.
+        * The modules of ``transformers`` have a memory: they keep the factor of the longest text that they have read,
+          until one shorter than N comes.
 
     Example:
         >>> [dynamic_ntk_factor(n, 512, 2.0) for n in (100, 512, 1024, 4096)]
@@ -323,11 +325,11 @@ class PhaseCoverage(NamedTuple):
     """What a change of frequencies asks of each pair, see :func:`phase_coverage`; all ``(dim/2,)``."""
 
     turns: Tensor
-    """N θ / 2π: the turns that a pair made within the trained length."""
+    """The turns that a pair made within the trained length, N θ / 2π."""
     ratio: Tensor
-    """k s: the largest phase at length k N over the largest one of the training."""
+    """The largest phase at length k N over the largest one of the training, k s."""
     new: Tensor
-    """Whether the pair meets phases that it never saw: turns < 1 and ratio > 1."""
+    """Whether the pair meets phases that it never saw, which is turns < 1 and ratio > 1."""
 
 
 def phase_coverage(inv_freq: Tensor, train_len: float, factor: float, scaled: Tensor) -> PhaseCoverage:
@@ -339,7 +341,7 @@ def phase_coverage(inv_freq: Tensor, train_len: float, factor: float, scaled: Te
 
     Args:
         inv_freq: θ ``(dim/2,)``, those of the training.
-        train_len: N.
+        train_len: N, the trained length, > 0.
         factor: k ≥ 1, how many times longer the texts are.
         scaled: θ' ``(dim/2,)``, those used at k N (:func:`scale_rope`).
 
