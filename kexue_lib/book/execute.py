@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Job:
         timeout: seconds until the run is ended.
         parameters: values that replace the chapter's own.
         options: what else the module needs.
+        env: variables of the environment that the process gets besides the usual ones.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Job:
     timeout: float
     parameters: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
 
     @property
     def progress(self) -> Path:
@@ -44,11 +47,13 @@ class Job:
         return Path(self.scratch) / "progress"
 
 
-def run_job(job: Job) -> dict[str, Any]:
+def run_job(job: Job, watch: Callable[[], None] | None = None) -> dict[str, Any]:
     """Run a job in its own process group. The result's ``status`` is done, failed, timeout or died.
 
     ``failed``: a cell raised an error (``cell``: its id, ``line``, ``message``, ``traceback``). ``timeout``: the limit
     was passed (``at``: number of the cell). ``died``: the process ended without a result (killed, out of memory).
+
+    ``watch`` is called twice a second while the job runs; what it raises ends the job and goes to the caller.
     """
     began = time.monotonic()
     folder = Path(job.scratch)
@@ -63,8 +68,9 @@ def run_job(job: Job) -> dict[str, Any]:
         [str(folder / "job.json"), str(result_path)],
         folder=folder,
         log=log,
-        env=environment(Path(job.library), folder, Path(job.cache)),
+        env={**environment(Path(job.library), folder, Path(job.cache)), **job.env},
         timeout=job.timeout,
+        watch=watch,
     )
     result: dict[str, Any]
     if code is None:

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -38,7 +40,14 @@ def end_children(pid: int, *, leaders_only: bool = False) -> None:
 
 
 def run_module(
-    module: str, arguments: list[str], *, folder: Path, log: Path, env: dict[str, str], timeout: float
+    module: str,
+    arguments: list[str],
+    *,
+    folder: Path,
+    log: Path,
+    env: dict[str, str],
+    timeout: float,
+    watch: Callable[[], None] | None = None,
 ) -> int | None:
     """Run ``python -m module`` in a process group of its own; its exit status, or None if it ran out of time.
 
@@ -53,7 +62,9 @@ def run_module(
         log: the file for what it prints.
         env: its environment.
         timeout: seconds until it is ended.
+        watch: called twice a second while it runs; what it raises ends the run and goes to the caller.
     """
+    until = time.monotonic() + timeout
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -65,8 +76,11 @@ def run_module(
             start_new_session=True,
         )
         try:
-            return process.wait(timeout)
-        except subprocess.TimeoutExpired:
+            while (left := until - time.monotonic()) > 0:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(min(left, 0.5) if watch else left)
+                if watch:
+                    watch()
             return None
         finally:
             end_children(process.pid)

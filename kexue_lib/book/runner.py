@@ -62,13 +62,16 @@ def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
             cwd=str(empty),
         )
     except PapermillExecutionError as error:
+        content = json.loads(target.read_text(encoding="utf-8"))
+        loaded = content["metadata"].pop(LOADED, {})
         return {
             "status": "failed",
-            "cell": _index(json.loads(target.read_text(encoding="utf-8")), error.exec_count),
+            "cell": _index(content, error.exec_count),
             "line": _line(error.traceback),
             "message": f"{error.ename}: {error.evalue}",
             "traceback": "\n".join(error.traceback),
-            "notebook": target.read_text(encoding="utf-8"),
+            "notebook": json.dumps(content),
+            **{key: loaded[key] for key in ("files", "distributions", "usage") if key in loaded},
         }
     loaded = notebook.metadata.pop(LOADED)
     if loaded["prefix"] != sys.prefix:
@@ -80,6 +83,7 @@ def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         "notebook": json.dumps(notebook),
         "files": loaded["files"],
         "distributions": loaded["distributions"],
+        "usage": loaded["usage"],
     }
 
 
