@@ -53,7 +53,7 @@ def local_cluster(cpus: int, gpus: Sequence[str], folder: Path) -> Iterator[Any]
 
 
 @contextlib.contextmanager
-def running_cluster(address: str | None, file: Path | None, timeout: float = 20.0) -> Iterator[Any]:
+def running_cluster(address: str | None, file: Path | None) -> Iterator[Any]:
     """A client of a cluster that is there, by its scheduler's address or file.
 
     Raises:
@@ -66,7 +66,7 @@ def running_cluster(address: str | None, file: Path | None, timeout: float = 20.
     if file is not None and not file.is_file():
         raise BookError(f"There is no scheduler file {file}. A scheduler writes it: dask scheduler --scheduler-file …")
     try:
-        client = Client(address, scheduler_file=str(file) if file else None, timeout=timeout, set_as_default=False)
+        client = Client(address, scheduler_file=str(file) if file else None, set_as_default=False)
     except (OSError, ValueError) as error:
         raise BookError(
             f"No Dask scheduler answers at {where} ({type(error).__name__}: {error}). Start one (`dask scheduler`), "
@@ -188,6 +188,8 @@ def _close(closable: Any) -> None:
 
 def _quiet() -> None:
     """Lost connections and killed workers are told in our words; Dask's own go to nobody."""
+    import distributed  # noqa: F401 - it sets levels of its own when it is imported
+
     for name in ("", ".nanny", ".worker", ".scheduler", ".core", ".client", ".comm", ".utils", ".batched"):
         logging.getLogger(f"distributed{name}").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=re.escape("distributed"))

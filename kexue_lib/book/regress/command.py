@@ -59,6 +59,7 @@ class Settings:
         any_versions: accept other versions than the pinned ones.
         dry: only say what would be run.
         strict: an unstable claim counts as a failure.
+        module: the module that runs a job.
     """
 
     seeds: tuple[int, ...] = (0,)
@@ -75,6 +76,7 @@ class Settings:
     any_versions: bool = False
     dry: bool = False
     strict: bool = False
+    module: str = "kexue_lib.book.runner"
 
     @property
     def remote(self) -> bool:
@@ -137,6 +139,7 @@ def regress(project: Project, names: Sequence[str], settings: Settings, console:
             failed=project.build / "regress" / "failed",
             cache=work.cache,
             retries=settings.retries,
+            module=settings.module,
         )
         session.rows = made(past, fresh)
         todo = [item for item in items if item.key not in session.rows]

@@ -137,7 +137,7 @@ def claims_of(records: tuple[dict[str, Any], ...]) -> list[dict[str, Any]]:
 
 def validate(row: Any) -> None:
     """Raise a :class:`~kexue_lib.book.errors.BookError` that says what is wrong with a row."""
-    from fastjsonschema import JsonSchemaValueException  # type: ignore[import-untyped]
+    from fastjsonschema import JsonSchemaValueException
 
     if isinstance(row, dict) and isinstance(row.get("schema"), int) and row["schema"] > SCHEMA_VERSION:
         raise NewerLedger(

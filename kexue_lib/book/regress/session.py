@@ -41,6 +41,7 @@ class Session:
         retries: how often a run is tried again after a fault of the infrastructure.
         keep: the executed notebooks that workers give back ("failed", "always").
         on_result: called with each run that has ended and what its worker gave back, before its row is written.
+        module: the module that runs a job.
         work: what a worker calls; another function in simulations.
     """
 
@@ -57,6 +58,7 @@ class Session:
     retries: int = 2
     keep: str = "failed"
     on_result: Callable[[Item, dict[str, Any]], None] | None = None
+    module: str = "kexue_lib.book.runner"
     work: Callable[[Any], dict[str, Any]] = execute
     rows: dict[Key, Row] = field(default_factory=dict)
 
@@ -111,6 +113,7 @@ class Session:
             parameters={"scale": item.key.scale, "seed": item.key.seed, "device": item.key.device},
             cache=str(self.cache),
             keep=self.keep,
+            module=self.module,
         )
 
     def _store(self, batch: Sequence[tuple[Item, dict[str, Any]]], view: View) -> None:

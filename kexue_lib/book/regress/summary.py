@@ -209,6 +209,6 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 @cache
 def _student(dof: int) -> float:
-    from kexue_lib.lab.statistics import student_quantile
+    from scipy.special import stdtrit
 
-    return student_quantile(0.95, dof)
+    return float(stdtrit(dof, 0.975))

@@ -117,9 +117,11 @@ def _watch(worker: Any, name: str, key: Key, progress: Path) -> Callable[[], Non
         last = (cells, time.monotonic())
 
     def look() -> None:
-        # An interrupted command cancels its tasks; the scheduler cancels those of a command that is gone.
+        # An interrupted command cancels its tasks; the scheduler cancels those of a command that is gone; and a worker
+        # that has lost the scheduler closes.
         state = worker.state.tasks.get(name)
-        if state is None or state.state in ("cancelled", "released", "forgotten"):
+        gone = state is None or state.state in ("cancelled", "released", "forgotten")
+        if gone or worker.status.name not in ("running", "paused", "closing_gracefully"):
             raise Cancelled(str(key))
         cells = progress.read_text(encoding="utf-8") if progress.is_file() else ""
         if cells != last[0] and time.monotonic() - last[1] > _EVERY:
