@@ -1,4 +1,4 @@
-"""A stand-in for kexue_lib.book.runner that runs a chapter's cells without a kernel: milliseconds instead of seconds."""
+"""A stand-in for kexue_lib.book.runner that runs a chapter's cells without a kernel, in milliseconds."""
 
 from __future__ import annotations
 

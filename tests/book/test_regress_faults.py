@@ -1,4 +1,4 @@
-"""Regressions when something goes wrong: no finished run is lost or repeated, nothing stays behind, the message helps."""
+"""Regressions when something goes wrong: no finished run is lost or repeated, nothing stays behind."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_without_a_scheduler_at_the_address_the_message_says_so(tmp_path: Path) 
 
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
-        pytest.raises(BookError, match="No Dask scheduler answers at tcp://127.0.0.1:9 "),
+        pytest.raises(BookError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9 "),
         running_cluster("tcp://127.0.0.1:9", None),
     ):
         pass
