@@ -27,8 +27,8 @@ book: $(STAMP) ## execute what is stale and build the book into _build/html
 	$(BIN)/kexue build
 
 # As many processes as cores. worksteal keeps neighbours together, so that what they share is mostly made once.
-test: $(STAMP) ## run all tests
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+test: $(STAMP) ## run all tests (ARGS=--thorough: every audit and more seeds)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## check style, format and types
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Benchmarks of kexue_lib.attention, kexue_lib.positions and kexue_lib.gau.
+"""Benchmarks of kexue_lib.attention and kexue_lib.gau.
 
     python -m benchmarks.attention --list
     python -m benchmarks.attention entropy_invariant_attention --case 512
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.registry import Case, Contestant, Operation, main, register
-from kexue_lib import attention, gau, positions
+from kexue_lib import attention, gau
 
 _CHAPTER = "attention/entropy-invariant-softmax"
 
@@ -113,113 +113,6 @@ register(
         note=_why_attention,
     )
 )
-
-
-# --- rotary position encoding ---------------------------------------------------------------------------------------
-
-
-def _rope_ours(case: Case) -> Callable[..., Tensor]:
-    interleaved = case.options["interleaved"]
-    tables: dict[str, Tensor] = {}
-
-    def f(x: Tensor) -> Tensor:
-        if "cos" not in tables:
-            inv_freq = positions.rope_inv_freq(x.shape[-1], device=x.device)
-            tables["cos"], tables["sin"] = positions.rope_tables(torch.arange(x.shape[-2], device=x.device), inv_freq)
-        return positions.apply_rotary(x, tables["cos"], tables["sin"], interleaved=interleaved)
-
-    return f
-
-
-def _rope_plain(case: Case) -> Callable[..., Tensor]:
-    return lambda x: positions.apply_rope_plain(x, **case.options)
-
-
-def _rotate_half(case: Case) -> Callable[..., Tensor]:
-    """x·cos + rotate_half(x)·sin with full-width tables, as most model code has it."""
-    interleaved = case.options["interleaved"]
-    tables: dict[str, Tensor] = {}
-
-    def f(x: Tensor) -> Tensor:
-        if not tables:
-            cos, sin = positions.rope_tables(
-                torch.arange(x.shape[-2], device=x.device), positions.rope_inv_freq(x.shape[-1], device=x.device)
-            )
-            widen = (lambda t: t.repeat_interleave(2, -1)) if interleaved else (lambda t: torch.cat((t, t), -1))
-            tables["cos"], tables["sin"] = widen(cos).to(x.dtype), widen(sin).to(x.dtype)
-        if interleaved:
-            a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
-            turned = torch.stack((-b, a), dim=-1).flatten(-2)
-        else:
-            a, b = x.chunk(2, dim=-1)
-            turned = torch.cat((-b, a), dim=-1)
-        return x * tables["cos"] + turned * tables["sin"]
-
-    return f
-
-
-def _rotary_embedding_torch(case: Case) -> Callable[..., Tensor]:
-    from rotary_embedding_torch import RotaryEmbedding  # type: ignore[import-not-found, unused-ignore]
-
-    if not case.options["interleaved"]:
-        raise NotImplementedError("rotary-embedding-torch has interleaved pairs only")
-    made: dict[str, RotaryEmbedding] = {}
-
-    def f(x: Tensor) -> Tensor:
-        if "module" not in made:
-            made["module"] = RotaryEmbedding(dim=x.shape[-1]).to(x.device)
-        return made["module"].rotate_queries_or_keys(x)
-
-    return f
-
-
-def _rope_operation(
-    name: str, interleaved: bool, peers: tuple[Contestant, ...], note: str | Callable[[Case], str] = ""
-) -> Operation:
-    shapes = ((("cpu",), ((16, 1, 64, 32), (2, 8, 512, 64))), (("cuda",), ((8, 16, 2048, 64),)))
-    return Operation(
-        name=name,
-        chapter=_CHAPTER,
-        about=f"rotary position encoding from shared tables; pairs are {'neighbours' if interleaved else 'halves'}",
-        tests=("tests/test_positions.py",),
-        cases=tuple(
-            Case(
-                f"b={b} h={h} n={n} d={d}",
-                _random((b, h, n, d)),
-                {"interleaved": interleaved},
-                devices,
-            )
-            for devices, group in shapes
-            for b, h, n, d in group
-        ),
-        contestants=(
-            Contestant("kexue_lib", "ours", _rope_ours),
-            Contestant("kexue_lib, rotation matrices", "plain", _rope_plain),
-            Contestant("x·cos + rotate_half(x)·sin", "peer", _rotate_half),
-            *peers,
-        ),
-        note=note,
-    )
-
-
-register(
-    _rope_operation(
-        "rope_interleaved",
-        True,
-        (Contestant("rotary-embedding-torch", "peer", _rotary_embedding_torch, needs="rotary_embedding_torch"),),
-    )
-)
-
-
-def _why_halves(case: Case) -> str:
-    """Why the smallest case is slower."""
-    return (
-        "The peer's tables are as wide as x and made before; ours are half as wide, which costs calls of kernels. They "
-        "are felt where x is small (here 32 768 numbers); otherwise ours is faster."
-    )
-
-
-register(_rope_operation("rope_halves", False, (), _why_halves))
 
 
 # --- the attention of a gated attention unit ------------------------------------------------------------------------

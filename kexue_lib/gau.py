@@ -18,6 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kexue_lib import attention as _attention
+from kexue_lib.attention import kernels as _kernels
+from kexue_lib.attention.checks import check_qkv
+from kexue_lib.attention.scale import check_scale
 from kexue_lib.positions import apply_rope_plain, apply_rotary, rope_inv_freq, rope_tables
 
 __all__ = ["GatedAttentionUnit", "gau_attention", "gau_attention_plain"]
@@ -88,14 +91,14 @@ def gau_attention(
     Source: https://kexue.fm/archives/8934, step D1 of the chapter *flash-gated-attention-unit*.
     """
     _check_scale(scale)
-    if mask is None and dropout_p == 0 and _fit(q, k, v, is_causal) and _attention._in_parts(q, k, v, 0.0):
+    if mask is None and dropout_p == 0 and _fit(q, k, v, is_causal) and _kernels.in_parts(q, k, v, 0.0):
         # The common case without fused kernel, without an axis of heads: short texts feel each view.
         if not isinstance(scale, str):
-            return _attention._by_parts(q, k, v, None, is_causal, 0.0, float(scale))
-        _attention._check_scale(scale, train_len, min_len)
-        lam, rows = _attention._scale_and_rows(q, k.shape[1], None, is_causal, scale, train_len, min_len)
+            return _kernels.by_parts(q, k, v, None, is_causal, 0.0, float(scale))
+        check_scale(scale, train_len, min_len)
+        lam, rows = _kernels.scale_and_rows(q, k.shape[1], None, is_causal, scale, train_len, min_len)
         scaled = q if rows is None else (q * rows).to(q.dtype)
-        return _attention._by_parts(scaled, k, v, None, is_causal, 0.0, lam)
+        return _kernels.by_parts(scaled, k, v, None, is_causal, 0.0, lam)
     q, k, v, mask = _single_head(q, k, v, mask)
     if isinstance(scale, str):
         out = _attention.entropy_invariant_attention(
@@ -110,8 +113,8 @@ def gau_attention(
             dropout_p=dropout_p,
         )
     else:
-        _attention._check_qkv(q, k, v, mask, is_causal, dropout_p)
-        out = _attention._attend(q, k, v, mask, is_causal, dropout_p, float(scale))
+        check_qkv(q, k, v, mask, is_causal, dropout_p)
+        out = _kernels.attend(q, k, v, mask, is_causal, dropout_p, float(scale))
     return out.squeeze(1)
 
 
@@ -257,7 +260,7 @@ class GatedAttentionUnit(nn.Module):
         if offset_std < 0 or (offset_std > 0 and not bias):
             raise ValueError(f"offset_std={offset_std!r} must be >= 0, and 0 without bias: there is no offset to draw")
         _check_scale(scale)
-        _attention._check_scale("logn", train_len, min_len)
+        check_scale("logn", train_len, min_len)
         self.dim, self.inner_dim, self.key_dim = dim, inner, key_dim
         self.scale, self.train_len, self.min_len = scale, train_len, min_len
         self.causal, self.rope, self.rope_base = causal, rope, rope_base

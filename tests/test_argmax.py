@@ -185,7 +185,8 @@ def test_the_answer_for_some_classes_is_that_for_all(monkeypatch: pytest.MonkeyP
         for index in ([3, 69, 0, 3], torch.arange(0, 70, 2), []):
             some = argmaxable(w, bias, index=torch.as_tensor(index, dtype=torch.long, device=DEVICE))
             assert some.status.tolist() == every.status[torch.as_tensor(index, dtype=torch.long)].tolist()
-        monkeypatch.setattr(argmax, "_SCORES", 140)  # two classes at a time
+        for module in (argmax.decision, argmax.reflections):
+            monkeypatch.setattr(module, "_SCORES", 140)  # two classes at a time
         assert argmaxable(w, bias).status.tolist() == every.status.tolist()
         monkeypatch.undo()
 
@@ -242,7 +243,7 @@ def test_the_margin_without_bias_grows_in_proportion_to_the_bound() -> None:
 
 @pytest.mark.parametrize("tile", [1, 7, 64, 1024])
 def test_the_half_of_the_gram_matrix_is_enough(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
-    monkeypatch.setattr(argmax, "_TILE", tile)
+    monkeypatch.setattr(argmax.quick_test, "_TILE", tile)
     for n in (2, 63, 130):
         w = randn_(n, 5, seed=n)
         torch.testing.assert_close(argmax.self_test(w), argmax.self_test_plain(w), rtol=0, atol=1e-12)
@@ -257,7 +258,7 @@ def test_it_multiplies_half_as_much_and_holds_one_tile(monkeypatch: pytest.Monke
         return product(a, b, **options)
 
     monkeypatch.setattr(torch, "mm", counted)
-    monkeypatch.setattr(argmax, "_TILE", 64)
+    monkeypatch.setattr(argmax.quick_test, "_TILE", 64)
     n, d = 1000, 8
     argmax.self_test(randn_(n, d))
     assert work[0] <= (n + 64) * n * d / 2
@@ -431,22 +432,23 @@ def test_in_the_plane_the_expected_number_is_that_of_renyi_and_sulanke(n: int) -
 
 
 def test_inner_angles_of_the_triangle_and_the_tetrahedron() -> None:
-    angles = [math.exp(argmax._log_inner_angle(m, special)) for m in range(4)]
+    angles = [math.exp(argmax.laws._log_inner_angle(m, special)) for m in range(4)]
     assert angles == pytest.approx([1, 1 / 2, 1 / 6, (3 * math.acos(1 / 3) - math.pi) / (4 * math.pi)], rel=1e-10)
 
 
 def test_outer_angles_of_all_faces_of_a_simplex_are_one_in_total() -> None:
     n = 7  # over the corners of a simplex the outer angles fill all directions; one facet has two sides
-    assert n * math.exp(argmax._log_outer_angle(0, n, special)) == pytest.approx(1, rel=1e-12)
-    assert math.exp(argmax._log_outer_angle(n - 1, n, special)) == pytest.approx(1, rel=1e-12)
-    assert math.exp(argmax._log_outer_angle(n - 2, n, special)) == pytest.approx(1 / 2, rel=1e-12)
+    assert n * math.exp(argmax.laws._log_outer_angle(0, n, special)) == pytest.approx(1, rel=1e-12)
+    assert math.exp(argmax.laws._log_outer_angle(n - 1, n, special)) == pytest.approx(1, rel=1e-12)
+    assert math.exp(argmax.laws._log_outer_angle(n - 2, n, special)) == pytest.approx(1 / 2, rel=1e-12)
 
 
 @pytest.mark.parametrize(("n", "d"), [(12, 4), (30, 3), (60, 8), (500, 24)])
 def test_the_two_sums_of_the_lost_probability_add_up_to_one(n: int, d: int) -> None:
     def half(ms: range) -> float:
         return 2 * sum(
-            math.comb(n - 1, m) * math.exp(argmax._log_inner_angle(m, special) + argmax._log_outer_angle(m, n, special))
+            math.comb(n - 1, m)
+            * math.exp(argmax.laws._log_inner_angle(m, special) + argmax.laws._log_outer_angle(m, n, special))
             for m in ms
         )
 

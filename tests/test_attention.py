@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import math
 import shutil
 import warnings
@@ -20,6 +21,7 @@ from tolerances import GRADIENT, OUTPUT, assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kexue_lib.attention as A
+from kexue_lib.attention import kernels
 
 pytestmark = pytest.mark.filterwarnings("error")
 F64 = torch.float64
@@ -129,7 +131,7 @@ def test_values_of_another_width_equal_the_plain_form(mask, is_causal, dtype):  
     for n, m in SHAPES.values():
         options = {"mask": MASKS[mask](2, 3, n, m), "is_causal": is_causal, "train_len": 5}
         inputs = qkv(2, 3, n, m, dv=5, dtype=dtype)
-        assert A._in_parts(*inputs, 0.0) == (DEVICE.type == "cpu")
+        assert kernels.in_parts(*inputs, 0.0) == (DEVICE.type == "cpu")
         assert_same_function(
             lambda *x, o=options: A.entropy_invariant_attention(*x, **o),
             lambda *x, o=options: A.entropy_invariant_attention_plain(*x, **o),
@@ -147,7 +149,7 @@ def test_parts_and_kernels_compute_the_same(monkeypatch):
         for parts in (True, False):
             with monkeypatch.context() as patch:
                 if not parts:
-                    patch.setattr(A, "_in_parts", lambda *x: False)
+                    patch.setattr(kernels, "in_parts", lambda *x: False)
                 torch.manual_seed(0)  # of dropout
                 out = A.entropy_invariant_attention(*inputs, train_len=8, **options)
                 results.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
@@ -205,7 +207,8 @@ def test_causal_rows_do_not_see_later_keys():
 def test_blocks_of_rows_join_without_a_seam(monkeypatch):
     inputs = qkv(n=11, m=20)
     whole = A.entropy_invariant_attention(*inputs, is_causal=True)
-    monkeypatch.setattr(A, "_ROWS", 4)
+    monkeypatch.setattr("kexue_lib.attention.kernels.ROWS", 4)
+    monkeypatch.setattr("kexue_lib.attention.entropy.ROWS", 4)
     assert_close("blocks", A.entropy_invariant_attention(*inputs, is_causal=True), whole, OUTPUT[F64])
     entropy = A.query_key_entropy(*inputs[:2], is_causal=True)
     monkeypatch.undo()
@@ -425,7 +428,7 @@ def test_no_tensor_grows_with_the_square_of_the_length(case):
     with LargestTensor() as seen:
         out = A.entropy_invariant_attention(*inputs, mask=mask, is_causal=case in ("causal", "continued"))
         torch.autograd.grad(out.sum(), inputs)
-    bound = A._ROWS * m if case == "continued" else 4 * d * m
+    bound = kernels.ROWS * m if case == "continued" else 4 * d * m
     assert seen.numel <= bound < n * m
     with LargestTensor() as seen:  # the instrument does see an n×m tensor
         A.entropy_invariant_attention_plain(*(x[:, :, :64] for x in inputs))
@@ -712,6 +715,10 @@ def test_invariant_lambda_refuses(scores, h0, words):
 def test_public_names_and_examples():
     assert sorted(A.__all__) == A.__all__
     assert all(getattr(A, name).__doc__ for name in A.__all__)
-    results = doctest.testmod(A)
-    assert results.attempted > 20
-    assert results.failed == 0
+    files = ("scale", "softmax", "entropy", "laws", "sphere")
+    modules = [importlib.import_module(f"kexue_lib.attention.{name}") for name in files]
+    assert sorted(name for module in modules for name in module.__all__) == A.__all__
+    names = {name: getattr(A, name) for name in A.__all__} | {"np": np, "torch": torch}
+    results = [doctest.testmod(module, extraglobs=names) for module in modules]
+    assert all(result.attempted >= 3 for result in results)
+    assert not any(result.failed for result in results)

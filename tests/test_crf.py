@@ -101,20 +101,20 @@ def test_the_tree_and_the_loop_of_weights_agree_up_to_the_promised_spread():
         if forbidden:
             A = A.masked_fill(torch.eye(3, dtype=torch.bool), C.FORBIDDEN)
         mask, a, z = padding(33, 20), torch.zeros(3, dtype=F64), torch.zeros(3, dtype=F64)
-        every = C._interval(h, A, mask, a, z)
+        every = C.gradient._interval(h, A, mask, a, z)
         assert bool(every) == (not (forbidden and size > 40))
         if not every:
             continue
-        want = C._scan(h, A, mask, a, z)
-        unary = C._log_marginals(h, A, mask, a, z)[0].exp() * mask[..., None]
-        old = C._SMALL
+        want = C.recursions._scan(h, A, mask, a, z)
+        unary = C.recursions._log_marginals(h, A, mask, a, z)[0].exp() * mask[..., None]
+        old = C.gradient._SMALL
         for small in (10**9, 0):
             try:
-                C._SMALL = small
-                log_z, got, counts = C._posterior(h, A, mask, a, z, every, True)
-                alone = C._posterior(h, A, mask, a, z, every, False)[0]
+                C.gradient._SMALL = small
+                log_z, got, counts = C.gradient._posterior(h, A, mask, a, z, every, True)
+                alone = C.gradient._posterior(h, A, mask, a, z, every, False)[0]
             finally:
-                C._SMALL = old
+                C.gradient._SMALL = old
             assert_close("log Z", log_z, want, 1e-14)
             assert_close("log Z alone", alone, want, 1e-14)
             torch.testing.assert_close(got, unary, rtol=1e-9, atol=1e-280)
@@ -277,7 +277,7 @@ def test_vmap_and_jvp_of_the_sum():
 @pytest.mark.parametrize("by", ["tree", "loop"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_viterbi_finds_the_best_of_all_paths(shape, by, mask, ends, monkeypatch):
-    monkeypatch.setattr(C, "_SMALL", 10**9 if by == "tree" else 0)
+    monkeypatch.setattr(C.paths, "_SMALL", 10**9 if by == "tree" else 0)
     n, k = SHAPES[shape]
     mask = MASKS[mask](n)
     h, A, a, z = problem(3, n, k, ends=ends, grad=False)
@@ -292,18 +292,18 @@ def test_viterbi_finds_the_best_of_all_paths(shape, by, mask, ends, monkeypatch)
 def test_viterbi_with_ties_gives_a_best_path(n, k, seed, small):
     """Whole-number scores have many ties; a path of the best score is asked for, whichever it is."""
     h, A, a, z = (x.mul(1.5).round() for x in problem(2, n, k, seed=seed, grad=False))
-    old, C._SMALL = C._SMALL, 10**9 if small else 0
+    old, C.paths._SMALL = C.paths._SMALL, 10**9 if small else 0
     try:
         tags, score = C.crf_viterbi(h, A, None, a, z)
     finally:
-        C._SMALL = old
+        C.paths._SMALL = old
     assert torch.equal(score, C.crf_viterbi_plain(h, A, None, a, z)[1])
     assert torch.equal(score, C.crf_score(h, A, tags, None, a, z))
 
 
 @pytest.mark.parametrize("by", ["tree", "loop"])
 def test_samples_have_the_probabilities_of_the_model(by, monkeypatch):
-    monkeypatch.setattr(C, "_SMALL", 10**9 if by == "tree" else 0)
+    monkeypatch.setattr(C.paths, "_SMALL", 10**9 if by == "tree" else 0)
     if not ON_CPU and by == "loop":
         pytest.skip("few tags: always the tree")
     mask, (h, A, a, z) = padding(4, 2, 1), problem(3, 4, 3, grad=False)
@@ -500,8 +500,10 @@ def test_compiled_paths():
 def test_the_tree_has_logarithmic_depth():  # D9
     """The number of products, each of which waits for the one before, is log₂ of the number of steps."""
     for n in (2, 3, 65, 66, 1025):
-        steps, _ = C._steps(torch.zeros(1, n, 2, device=DEVICE), torch.zeros(2, 2, device=DEVICE), None, log=True)
-        assert len(C._levels(steps, 1, C._log_product)) - 1 == math.ceil(math.log2(n - 1))
+        steps, _ = C.recursions._steps(
+            torch.zeros(1, n, 2, device=DEVICE), torch.zeros(2, 2, device=DEVICE), None, log=True
+        )
+        assert len(C.recursions._levels(steps, 1, C.recursions._log_product)) - 1 == math.ceil(math.log2(n - 1))
 
 
 H, T = torch.zeros(2, 3, 4), torch.zeros(4, 4)
@@ -600,6 +602,7 @@ def test_reductions():
 
 
 def test_examples_in_the_docstrings():
-    result = doctest.testmod(C)
-    assert result.attempted > 20
-    assert result.failed == 0
+    results = [doctest.testmod(module) for module in (C.layer, C.paths, C.plain, C.scores, C.transitions)]
+    assert all(result.attempted for result in results)
+    assert sum(result.attempted for result in results) > 20
+    assert not any(result.failed for result in results)

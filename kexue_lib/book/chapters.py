@@ -37,12 +37,16 @@ class Options:
         timeout: seconds for each chapter.
         keep_going: go on with the other chapters after one has failed.
         any_versions: accept other versions than the pinned ones.
+        processes: how many run each chapter together, by ``torchrun``.
+        checkpoints: where trainings keep their state, to go on after a crash.
     """
 
     workers: int = 1
     timeout: float = 300.0
     keep_going: bool = False
     any_versions: bool = False
+    processes: int = 1
+    checkpoints: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ def execute_chapters(
                 cache=str(work.cache),
                 timeout=options.timeout,
                 parameters=parameters or {},
+                processes=options.processes,
+                checkpoints=str(options.checkpoints) if options.checkpoints else None,
             )
             for c in chapters
         ]

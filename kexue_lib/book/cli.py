@@ -120,6 +120,13 @@ def build(
     metavar="SECONDS",
     help="Limit for the run.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many processes run the chapter together, by torchrun: each has a GPU and a share of every batch.",
+)
 @_any_versions
 @click.pass_obj
 def run(
@@ -128,11 +135,13 @@ def run(
     parameters: tuple[tuple[str, str], ...],
     output: Path | None,
     timeout: float | None,
+    processes: int,
     any_versions: bool,
 ) -> None:
     """Run one chapter with parameters of your choice, and print its claims.
 
-    The book is not touched: the notebook goes below _build/runs, or to --output.
+    The book is not touched: the notebook goes below _build/runs, or to --output. A run that is not quick keeps the
+    state of its trainings below _build/checkpoints: after a crash the same command goes on from there.
 
     Example: kexue run entropy-invariant-softmax -p seed 3 -p scale full
     """
@@ -140,7 +149,16 @@ def run(
 
     project = Project.find(root)
     sys.exit(
-        run_chapter(project, chapter, parameters, _console(), output=output, timeout=timeout, any_versions=any_versions)
+        run_chapter(
+            project,
+            chapter,
+            parameters,
+            _console(),
+            output=output,
+            timeout=timeout,
+            any_versions=any_versions,
+            processes=processes,
+        )
     )
 
 

@@ -28,6 +28,8 @@ class Job:
         parameters: values that replace the chapter's own.
         options: what else the module needs.
         env: variables of the environment that the process gets besides the usual ones.
+        processes: how many run the chapter together, each with a share of its trainings' batches.
+        checkpoints: the folder in which the trainings keep their state, to go on after a crash.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Job:
     parameters: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
+    processes: int = 1
+    checkpoints: str | None = None
 
     @property
     def progress(self) -> Path:
@@ -63,14 +67,18 @@ def run_job(job: Job, watch: Callable[[], None] | None = None) -> dict[str, Any]
     content = {**asdict(job), "progress": str(job.progress)}
     (folder / "job.json").write_text(json.dumps(content), encoding="utf-8")
     log, result_path = folder / "log.txt", folder / "result.json"
+    env = environment(Path(job.library), folder, Path(job.cache))
+    if job.checkpoints is not None:
+        env["KEXUE_CHECKPOINTS"] = job.checkpoints
     code = run_module(
         job.module,
         [str(folder / "job.json"), str(result_path)],
         folder=folder,
         log=log,
-        env={**environment(Path(job.library), folder, Path(job.cache)), **job.env},
+        env={**env, **job.env},
         timeout=job.timeout,
         watch=watch,
+        processes=job.processes,
     )
     result: dict[str, Any]
     if code is None:

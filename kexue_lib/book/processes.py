@@ -48,6 +48,7 @@ def run_module(
     env: dict[str, str],
     timeout: float,
     watch: Callable[[], None] | None = None,
+    processes: int = 1,
 ) -> int | None:
     """Run ``python -m module`` in a process group of its own; its exit status, or None if it ran out of time.
 
@@ -63,11 +64,13 @@ def run_module(
         env: its environment.
         timeout: seconds until it is ended.
         watch: called twice a second while it runs; what it raises ends the run and goes to the caller.
+        processes: how many ``torchrun`` starts, which tells each its number.
     """
     until = time.monotonic() + timeout
+    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-m", *(torchrun if processes > 1 else []), module, *arguments],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

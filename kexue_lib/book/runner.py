@@ -2,10 +2,14 @@
 
 It leads a process group of its own, and ends itself and its kernel as soon as its standard input closes, that is,
 when the process that started it is gone for whatever reason.
+
+Several processes that ``torchrun`` started run the same notebook, each in a kernel of its own; the kernels find one
+another by the environment that they inherit. The notebook of process 0 is the result.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,10 +23,11 @@ from kexue_lib.book.processes import end_children
 
 def main(job_path: str, result_path: str) -> None:
     """Run the job in a file, and leave its result in another."""
+    rank = int(os.environ.get("RANK", "0"))
     threading.Thread(target=end_with_parent, daemon=True).start()
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
     try:
-        result = run(job, Path(job_path).parent)
+        result = run(job, Path(job_path).parent / f"process-{rank}", leads=rank == 0)
     except Exception as error:
         import traceback
 
@@ -31,23 +36,29 @@ def main(job_path: str, result_path: str) -> None:
             "message": f"{type(error).__name__}: {error}",
             "traceback": traceback.format_exc(),
         }
-    Path(result_path).write_text(json.dumps(result), encoding="utf-8")
+    if rank == 0:
+        Path(result_path).write_text(json.dumps(result), encoding="utf-8")
+    elif result["status"] != "done":  # process 0 would wait for this one; torchrun ends it when this one ends
+        result["message"] = f"in process {rank}: {result['message']}"
+        with contextlib.suppress(FileExistsError), open(result_path, "x", encoding="utf-8") as file:
+            json.dump(result, file)
+        sys.exit(1)
 
 
-def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Execute the job's notebook by papermill in an empty folder below ``folder``."""
+def run(job: dict[str, Any], folder: Path, *, leads: bool = True) -> dict[str, Any]:
+    """Execute the job's notebook by papermill in an empty folder below ``folder``, and tell the cell if it leads."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     from kexue_lib.book.engine import LOADED, register
 
     source, target, empty = folder / "source.ipynb", folder / "executed.ipynb", folder / "empty"
+    empty.mkdir(parents=True)
     source.write_text(job["notebook"], encoding="utf-8")
-    empty.mkdir()
     ids = [cell["id"] for cell in json.loads(job["notebook"])["cells"]]
 
     def on_cell(cell: str) -> None:
-        if cell in ids:  # not papermill's cell with the given parameters
+        if leads and cell in ids:  # not papermill's cell with the given parameters
             Path(job["progress"]).write_text(f"{ids.index(cell) + 1} {len(ids)}", encoding="utf-8")
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,10 @@ from kexue_lib.book.convert import parameters_of, to_notebook
 from kexue_lib.book.errors import BookError
 from kexue_lib.book.parameters import override
 from kexue_lib.book.pins import refuse_other_versions
+from kexue_lib.book.place import digest
 from kexue_lib.book.project import Chapter, Project
 from kexue_lib.book.records import Records, gather
+from kexue_lib.book.staleness import library_hashes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,8 +37,12 @@ def run_chapter(
     output: Path | None = None,
     timeout: float | None = None,
     any_versions: bool = False,
+    processes: int = 1,
 ) -> int:
     """Run a chapter with parameters of the caller's choice, write its notebook, print its claims.
+
+    A run that is not quick keeps the state of its trainings under ``_build/checkpoints`` until it has ended well: the
+    same command goes on from there after a crash.
 
     Args:
         project: the checkout.
@@ -45,6 +52,7 @@ def run_chapter(
         output: the notebook to write; by default below ``_build/runs``.
         timeout: seconds; by default 300 for quick runs and 3600 for others.
         any_versions: accept other versions than the pinned ones.
+        processes: how many run the chapter together, each with a share of its trainings' batches.
 
     Returns:
         0, or 1 if the run failed.
@@ -60,11 +68,21 @@ def run_chapter(
     if not any_versions:
         refuse_other_versions(project)
     scale = str({**defaults, **values}.get("scale", "quick"))
-    options = Options(timeout=timeout or LIMITS.get(scale, LIMITS["full"]), any_versions=any_versions)
+    checkpoints = None if scale == "quick" else _checkpoints(project, chapter, values)
+    if checkpoints is not None and checkpoints.is_dir():
+        say(console, f"Going on with the trainings that an earlier run has left in {checkpoints}.")
+    options = Options(
+        timeout=timeout or LIMITS.get(scale, LIMITS["full"]),
+        any_versions=any_versions,
+        processes=processes,
+        checkpoints=checkpoints,
+    )
     outcome = execute_chapters(project, config, [chapter], options, console, parameters=values, target=target)
     if outcome.failures:
         report(console, outcome.failures, "No notebook was written.")
         return 1
+    if checkpoints is not None:
+        shutil.rmtree(checkpoints, ignore_errors=True)
     show_claims(gather(json.loads(target.read_text(encoding="utf-8"))), console)
     say(console, f"Written: {target}")
     return 0
@@ -89,6 +107,13 @@ def show_claims(records: Records, console: Console) -> None:
 
 def _number(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _checkpoints(project: Project, chapter: Chapter, values: dict[str, object]) -> Path:
+    """The folder for the trainings of a run: another one if the chapter, the library or a parameter has changed."""
+    library = {k: v for k, v in library_hashes(project).items() if not k.startswith("kexue_lib/book/")}
+    known = json.dumps([chapter.source.read_text(encoding="utf-8"), library, values], sort_keys=True)
+    return project.build / "checkpoints" / chapter.part / chapter.slug / digest(known)[:16]
 
 
 def _target(project: Project, chapter: Chapter, values: dict[str, object], output: Path | None) -> Path:

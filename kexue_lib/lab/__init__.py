@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import (
+        chains,
+        checkpoints,
         data,
+        distributed,
         embeddings,
         figures,
         language,
@@ -39,7 +42,10 @@ if TYPE_CHECKING:
     from .statistics import mean_sd, slope, solve_monotone
 
 _SUBMODULES = (
+    "chains",
+    "checkpoints",
     "data",
+    "distributed",
     "embeddings",
     "figures",
     "language",
@@ -83,7 +89,10 @@ __all__ = [
     "Run",
     "announce",
     "approx",
+    "chains",
+    "checkpoints",
     "data",
+    "distributed",
     "embeddings",
     "figure",
     "figures",

@@ -1,14 +1,15 @@
 """A small causal language model of characters, and its accuracy at lengths beyond those of the training.
 
 The model takes its attention as a part that can be exchanged: chapters on length and on linear attention give it their
-own.
+own. What rotary attention does with positions can be changed after the training, on the same weights
+(:class:`PositionRule`); :func:`evaluate_lengths` is the one measurement for all of them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,23 +17,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kexue_lib.positions import apply_rope
+from .rotary import PositionRule, RotaryAttention, position_rule
+from .text import CausalBatch
 
-__all__ = ["CausalDecoder", "LengthEvaluation", "RotaryAttention", "evaluate_lengths", "test_windows"]
-
-
-class RotaryAttention(nn.Module):
-    """Causal softmax attention with rotary positions: ``(q, k, v)``, each ``(batch, heads, n, d)``, to the same shape.
-
-    >>> q = torch.zeros(1, 1, 3, 4)
-    >>> v = torch.arange(3.0).view(1, 1, 3, 1).expand(1, 1, 3, 4)
-    >>> RotaryAttention()(q, q, v)[0, 0, :, 0]  # equal scores: the mean of what came before
-    tensor([0.0000, 0.5000, 1.0000])
-    """
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Mix the values of the places up to each query's own."""
-        return F.scaled_dot_product_attention(apply_rope(q), apply_rope(k), v, is_causal=True)
+__all__ = [
+    "CausalDecoder",
+    "LengthEvaluation",
+    "PositionRule",
+    "RotaryAttention",
+    "evaluate_lengths",
+    "position_rule",
+    "repeated_windows",
+    "repeating_batches",
+    "test_windows",
+]
 
 
 class CausalDecoder(nn.Module):
@@ -172,6 +170,47 @@ def test_windows(tokens: Tensor, *, count: int, longest: int, generator: torch.G
 test_windows.__test__ = False  # type: ignore[attr-defined]  # the name of a thing, not of a test
 
 
+def repeated_windows(tokens: Tensor, *, count: int, period: int, longest: int, generator: torch.Generator) -> Tensor:
+    """Windows for :func:`evaluate_lengths` that repeat one passage: ``(count, longest + 1)``.
+
+    Each row is a passage of ``period`` characters, over and over. Its end can be copied from what was read, if the
+    model looks back ``period`` characters: they test recall over a distance.
+
+    >>> repeated_windows(torch.arange(50), count=1, period=3, longest=7, generator=torch.Generator().manual_seed(1))
+    tensor([[37, 38, 39, 37, 38, 39, 37, 38]])
+    """
+    if period < 2 or period > longest:
+        raise ValueError(f"period={period!r} is not allowed; allowed: 2 … {longest}, the length of a window")
+    passages = test_windows(tokens, count=count, longest=period - 1, generator=generator)
+    return passages[:, torch.arange(longest + 1) % period]
+
+
+def repeating_batches(
+    batches: Iterator[CausalBatch], *, share: float, generator: torch.Generator
+) -> Iterator[CausalBatch]:
+    """Batches of which a share of the rows repeats its own beginning, so that a model learns to copy.
+
+    The period of such a row is drawn from n/8 … n/2.
+
+    Args:
+        batches: from :func:`kexue_lib.lab.text.causal_batches`.
+        share: of the rows that are changed, in [0, 1]: as many of the first rows of each batch, rounded.
+        generator: of the periods.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share!r} is not allowed; allowed: 0 … 1")
+    return _repeating(batches, share, generator)
+
+
+def _repeating(batches: Iterator[CausalBatch], share: float, generator: torch.Generator) -> Iterator[CausalBatch]:
+    for batch in batches:
+        whole = torch.cat((batch.inputs[:, :1], batch.targets), 1)
+        rows, n = round(share * len(whole)), batch.inputs.shape[1]
+        period = torch.randint(max(2, n // 8), max(3, n // 2 + 1), (rows, 1), generator=generator)
+        whole[:rows] = whole[:rows].gather(1, torch.arange(n + 1) % period)
+        yield CausalBatch(whole[:, :-1], whole[:, 1:])
+
+
 @dataclass(frozen=True)
 class LengthEvaluation:
     """What a model predicts when it reads n characters.
@@ -196,6 +235,7 @@ def evaluate_lengths(
     *,
     train_len: int,
     multiples: Sequence[int] = (1, 2, 4, 8),
+    rule: PositionRule | None = None,
     autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     tokens_at_once: int = 8192,
 ) -> list[LengthEvaluation]:
@@ -210,6 +250,7 @@ def evaluate_lengths(
         windows: from :func:`test_windows`, ``(count, longest + 1)`` with longest ≥ N · max(multiples).
         train_len: N, the length of the windows that the model was trained on; even.
         multiples: the k.
+        rule: what rotary attention does with positions meanwhile; None: what it does anyway.
         autocast: makes the context of the forward pass.
         tokens_at_once: limits the memory; it changes no result beyond rounding.
 
@@ -230,7 +271,10 @@ def evaluate_lengths(
     was_training = model.training
     model.eval()
     results = []
-    try:
+    override = contextlib.nullcontext() if rule is None else position_rule(model, rule)
+    with contextlib.ExitStack() as after:
+        after.callback(model.train, was_training)
+        after.enter_context(override)
         for k in multiples:
             n = k * train_len
             rows = max(1, tokens_at_once // n)
@@ -244,6 +288,4 @@ def evaluate_lengths(
                 loss += float(F.cross_entropy(logits.double(), wanted, reduction="sum"))
             count = targets.numel()
             results.append(LengthEvaluation(n, right / count, loss / count, count))
-    finally:
-        model.train(was_training)
     return results

@@ -44,7 +44,7 @@ class Run:
         scale: ``"quick"`` or ``"full"``.
         seed: an integer ≥ 0.
         device: ``"auto"`` (the GPU if the scale is ``"full"`` and there is one, else the CPU), ``"cpu"``, ``"cuda"`` or
-            ``"cuda:<index>"``.
+            ``"cuda:<index>"``. A process that ``torchrun`` started takes the GPU of its number.
 
     Attributes:
         scale, seed: as given.
@@ -156,7 +156,9 @@ def _resolve(device: str, scale: str) -> torch.device:
         raise ValueError(f"device={device!r} is not allowed; allowed: {allowed}")
     available = torch.cuda.is_available()
     if device == "auto":
-        return torch.device("cuda" if available and scale == "full" else "cpu")
+        device = "cuda" if available and scale == "full" else "cpu"
+    if device == "cuda" and "LOCAL_RANK" in os.environ:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
     if device.startswith("cuda"):
         count = torch.cuda.device_count() if available else 0
         if count == 0:

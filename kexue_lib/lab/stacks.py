@@ -7,6 +7,7 @@ model reads random tokens as an encoder, or a text as a causal language model.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from kexue_lib.depth import deepnorm_constants
+from kexue_lib.depth import deepnorm_constants, grouped_stack
 from kexue_lib.norm import residual
 
 __all__ = ["NORMS", "DeepStack"]
@@ -54,7 +55,9 @@ class DeepStack(nn.Module):
         generator: for the initial weights.
 
     ``model(tokens)`` gives hidden vectors ``(batch, n, dim)`` of tokens ``(batch, n)``; ``model.logits(hidden)`` scores
-    ``(..., vocabulary)``. With members: ``(E, batch, n)`` and ``(E, batch, n, dim)``.
+    ``(..., vocabulary)``. With members: ``(E, batch, n)`` and ``(E, batch, n, dim)``. ``model.stream(tokens)`` gives
+    the stream after every sublayer. ``model.embed``, ``model.branches`` and ``model.finish`` are the parts, to run the
+    branches in another way (:mod:`kexue_lib.depth.merging`).
 
     >>> model = DeepStack(10, n_layers=3, norm="deepnorm", causal=True, generator=torch.Generator().manual_seed(0))
     >>> hidden = model(torch.tensor([[1, 2, 3]]))
@@ -108,29 +111,65 @@ class DeepStack(nn.Module):
             _Layer(stack, dim, heads, inner, mode, self.alpha, self.gain, causal, generator) for _ in range(n_layers)
         )
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Hidden vectors ``(batch, n, dim)`` of tokens ``(batch, n)``; with members ``(E, batch, …)``."""
+    @property
+    def mode(self) -> str:
+        """The place of the norm, ``"pre"`` or ``"post"``, as :mod:`kexue_lib.depth.merging` calls it."""
+        return "pre" if self.norm == "pre" else "post"
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The start of the stream, as the branches take it: ``(batch, n, dim)``; with members ``(E, batch·n, dim)``."""
         axes, n, width = 2 if self.members == 1 else 3, tokens.shape[-1], self.positions.shape[-1:]
         if tokens.dim() != axes or (axes == 3 and tokens.shape[0] != self.members) or n > self.max_len:
             shape = "(batch, n)" if axes == 2 else f"({self.members}, batch, n)"
             raise ValueError(f"tokens {tuple(tokens.shape)} must be {shape} with n <= {self.max_len}")
         positions = self.positions[..., :n, :]
         if axes == 2:
-            x = F.layer_norm(F.embedding(tokens, self.embedding) + positions, width)
-        else:
-            member = torch.arange(self.members, device=tokens.device)[:, None, None]
-            x = F.layer_norm(self.embedding[member, tokens] + positions[:, None], width).flatten(1, 2)
+            return F.layer_norm(F.embedding(tokens, self.embedding) + positions, width)
+        member = torch.arange(self.members, device=tokens.device)[:, None, None]
+        return F.layer_norm(self.embedding[member, tokens] + positions[:, None], width).flatten(1, 2)
+
+    def branches(self, n: int) -> list[Callable[[Tensor], Tensor]]:
+        """The 2N branches F, attention and feed-forward in turn, for texts of n tokens.
+
+        They map what :meth:`embed` gives to its shape, and take any number of texts: on the first axis, with members on
+        the second.
+        """
+        parts: list[Callable[[Tensor], Tensor]] = []
+        for layer in self.layers:
+            assert isinstance(layer, _Layer)
+            parts += [partial(layer._attention, n), layer._feed_forward]
+        return parts
+
+    def stream(self, tokens: Tensor) -> Tensor:
+        """The stream after each sublayer, ``(2N + 1, batch, n, dim)``; with members ``(2N + 1, E, batch, n, dim)``.
+
+        For ``"pre"`` without the final norm.
+
+        >>> model = DeepStack(10, n_layers=3, norm="pre", generator=torch.Generator().manual_seed(0))
+        >>> model.stream(torch.tensor([[1, 2, 3]])).shape
+        torch.Size([7, 1, 3, 32])
+        """
+        stream = grouped_stack(self.embed(tokens), self.branches(tokens.shape[-1]), alpha=self.alpha, mode=self.mode)
+        return stream.view(len(stream), *tokens.shape, -1)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """The end of the stream as the head takes it: with the final norm for ``"pre"``."""
+        return F.layer_norm(x, x.shape[-1:]) if self.norm == "pre" else x
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Hidden vectors ``(batch, n, dim)`` of tokens ``(batch, n)``; with members ``(E, batch, …)``."""
+        x, n = self.embed(tokens), tokens.shape[-1]
         for layer in self.layers:
             if self.checkpoint and torch.is_grad_enabled():
                 x = checkpoint(layer, x, n, use_reentrant=False)
             else:
                 x = layer(x, n)
-        x = F.layer_norm(x, width) if self.norm == "pre" else x
-        return x.unflatten(1, tokens.shape[1:]) if axes == 3 else x
+        x = self.finish(x)
+        return x.unflatten(1, tokens.shape[1:]) if tokens.dim() == 3 else x
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores ``(..., vocabulary)`` of hidden vectors."""
-        rows = hidden if self.members == 1 else hidden.flatten(1, 2)
+        """Scores ``(..., vocabulary)`` of hidden vectors ``(..., dim)``; with members ``(E, ..., dim)``."""
+        rows = hidden if self.members == 1 else hidden.flatten(1, -2)
         return _apply(self.head, rows).view(*hidden.shape[:-1], -1)
 
 

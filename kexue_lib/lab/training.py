@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .checkpoints import Checkpoint, usual
+from .distributed import Objective, mean_over_ranks, parallel, ranks, share
 from .progressbar import progress
 from .text import CausalBatch, MaskedBatch, MaskedText
 
@@ -54,6 +56,7 @@ def train(
     loss: Callable[[nn.Module, Any], torch.Tensor] = masked_loss,
     optimizer: Callable[[nn.Module, float], torch.optim.Optimizer] | None = None,
     schedule: Schedule | Callable[[int], float] = "linear",
+    checkpoint: Checkpoint | None = None,
 ) -> np.ndarray:
     r"""Train a model; the learning rate rises linearly over ``warmup`` steps, then follows a schedule.
 
@@ -76,12 +79,18 @@ def train(
         optimizer: makes the optimizer from the model and η; by default Adam over all parameters.
         schedule: "linear" (falls to 0), "cosine" (falls to a twentieth), "constant", or the factor of η as a function
             of t (which has to hold its own warm-up).
+        checkpoint: where the state is kept while it trains, and found by a run that goes on after a crash; by default
+            in the folder that the environment variable ``KEXUE_CHECKPOINTS`` names, if there is one.
 
     Returns:
         the loss of every step, ``(steps,)`` float64, in nats.
 
     Raises:
         FloatingPointError: a loss is not finite; the message names the step.
+        ValueError: a number is not allowed, or the checkpoint belongs to another training.
+
+    Several processes, started by ``torchrun``, each take an equal part of every batch, and average their gradients: the
+    steps are those of one process, up to rounding, if the loss is a mean over examples of equal weight.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps={steps!r} is not allowed; allowed: an integer >= 1")
@@ -91,30 +100,43 @@ def train(
         raise ValueError(f"warmup={warmup!r} is not allowed; allowed: 0 … steps - 1 = {steps - 1}")
     if callable(schedule) and warmup:
         raise ValueError(f"warmup={warmup!r} is not allowed beside a schedule of your own; put the warm-up into it")
-    share = schedule if callable(schedule) else _share(schedule, steps, warmup)
+    factor = schedule if callable(schedule) else _factor(schedule, steps, warmup)
     device = next(model.parameters()).device
     stepper = optimizer(model, lr) if optimizer else torch.optim.Adam(model.parameters(), lr=lr)
-    rates = torch.optim.lr_scheduler.LambdaLR(stepper, share)
+    rates = torch.optim.lr_scheduler.LambdaLR(stepper, factor)
     losses = torch.empty(steps, dtype=torch.float64, device=device)  # read at the end: no waiting for the GPU
+    checkpoint = checkpoint or usual(desc)
+    facts = {"steps": steps, "lr": lr, "warmup": warmup, "parameters": sum(p.numel() for p in model.parameters())}
+    done = checkpoint.load(model, stepper, rates, losses, facts) if checkpoint else 0
+    for _ in range(done):
+        next(batches)  # the batches that were seen before
+    process = ranks()
+    objective: nn.Module = Objective(model, loss)
+    if process.count > 1:
+        objective = parallel(objective, device)
     model.train()
-    for step in progress(range(steps), desc=desc):
-        batch = next(batches).to(device)
+    for step in progress(range(done, steps), desc=desc):
+        batch = next(batches)
+        if process.count > 1:
+            batch = share(batch, process)
         with autocast():
-            value = loss(model, batch)
+            value = objective(batch.to(device))
         stepper.zero_grad(set_to_none=True)
         value.backward()
         if clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), clip)
         stepper.step()
         rates.step()
-        losses[step] = value.detach()
+        losses[step] = mean_over_ranks(value.detach(), process)
+        if checkpoint:
+            checkpoint.save(step + 1, model, stepper, rates, losses, facts, now=step + 1 == steps)
     values = losses.cpu().numpy()
     if not np.isfinite(values).all():
         raise FloatingPointError(f"the loss is not finite from step {int(np.argmin(np.isfinite(values)))} on")
     return values
 
 
-def _share(schedule: str, steps: int, warmup: int) -> Callable[[int], float]:
+def _factor(schedule: str, steps: int, warmup: int) -> Callable[[int], float]:
     falls: dict[str, Callable[[float], float]] = {
         "linear": lambda left: left,
         "cosine": lambda left: 0.05 + 0.95 * (1 - math.cos(math.pi * left)) / 2,
@@ -123,11 +145,11 @@ def _share(schedule: str, steps: int, warmup: int) -> Callable[[int], float]:
     if schedule not in falls:
         raise ValueError(f"schedule={schedule!r} is not allowed; allowed: {', '.join(falls)}, or a function of t")
 
-    def share(t: int) -> float:
+    def factor(t: int) -> float:
         after = falls[schedule]((steps - t) / (steps - warmup) if t >= warmup else 1.0)
         return min((t + 1) / warmup, after) if warmup else after
 
-    return share
+    return factor
 
 
 @dataclass(frozen=True)

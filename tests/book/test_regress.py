@@ -142,6 +142,22 @@ def test_a_row_says_what_was_run_and_what_came_of_it(stub: Stub) -> None:
     assert stub.started[0][2] == ""  # a run on the CPU sees no GPU
 
 
+def test_a_long_run_that_was_cut_off_goes_on_with_its_trainings_and_a_finished_one_leaves_no_state(stub: Stub) -> None:
+    stub.chapter("""
+        import os
+        from pathlib import Path
+        state = Path(os.environ["KEXUE_CHECKPOINTS"], "state")
+        if not state.exists():
+            state.parent.mkdir(parents=True)
+            state.write_text("half way")
+            time.sleep(300)
+    """)
+    assert run(stub, scales=("full",), device="cpu", timeout=2.0)[0] == 1
+    assert run(stub, scales=("full",), device="cpu", timeout=30.0)[0] == 0
+    assert [(made["status"], made["resumed"]) for made in stub.rows] == [("timeout", False), ("done", True)]
+    assert [path for path in (stub.checkout.root / "_build" / "checkpoints").rglob("*") if path.is_file()] == []
+
+
 def test_an_unstable_claim_is_marked_with_its_reason_and_fails_only_if_asked(stub: Stub) -> None:
     stub.chapter(bound=0.525)
     status, output = run(stub, seeds=(0, 1, 2, 3))
@@ -266,7 +282,7 @@ def simulated(folder: Path, runs: int, slots: int) -> tuple[Session, float, floa
     session = Session(
         ledger=Ledger(folder / "ledger.jsonl", folder, print), fresh=Freshness({}, {}, "3", lambda name: None),
         identity=Identity("", "3", {}), hashes={}, library=folder, commit=None, limits={"": 1.0}, scratch=folder,
-        failed=folder, cache=folder, work=fake,
+        failed=folder, cache=folder, checkpoints=folder, work=fake,
     )  # fmt: skip
     chapters = [source(f"depth/c{number}") for number in range(20)]
     items = plan(chapters, range(runs // 20), ("quick",), lambda scale: ("cpu",), [])

@@ -29,7 +29,7 @@ def row(seed: int = 0, **changes: Any) -> dict[str, Any]:
         "source": "0" * 64, "library": {"hash": "1" * 64, "files": ["kexue_lib/__init__.py"]},
         "versions": {"python": "3.11.7", "torch": "2.13.0"}, "commit": "abc", "started": "2026-01-02T03:04:05Z",
         "seconds": 12.5, "cpu_seconds": 11.0, "peak_bytes": 2**30, "gpu_peak_bytes": None, "machine": "a CPU",
-        "attempts": 1, "status": "done", "steps": {"proved": 3, "asymptotic": 0, "sampled": 1, "unchecked": 0},
+        "attempts": 1, "resumed": False, "status": "done", "steps": {"proved": 3, "asymptotic": 0, "sampled": 1, "unchecked": 0},
         "claims": [claim()], "error": None, **changes,
     }  # fmt: skip
 

@@ -186,6 +186,91 @@ def test_a_causal_stack_learns():
     assert losses[-1] < 0.3 * losses[0]
 
 
+# --- the stream, and sublayers in another order ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_stream_is_what_the_model_computes_on_its_way(norm, members):
+    model = make(norm, members=members)
+    ids = tokens(*((2, 5) if members == 1 else (members, 2, 5)))
+    seen = []
+    for layer in model.layers:
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    hidden = model(ids)
+    stream = model.stream(ids)
+    assert stream.shape == (7, *ids.shape, 8)
+    for layer, after in enumerate(seen, start=1):
+        assert torch.equal(stream[2 * layer], after.view(stream[0].shape))
+    assert torch.equal(model.finish(stream[-1]), hidden)
+    assert torch.equal(stream[0].flatten(), model.embed(ids).flatten())
+
+
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("norm", NORMS)
+def test_all_merges_of_a_stack_in_one_pass(norm, members):
+    model = make(norm, members=members, causal=True)
+    ids = tokens(*((3, 5) if members == 1 else (members, 3, 5)))
+    x, branches = model.embed(ids), model.branches(5)
+    with torch.no_grad():
+        got = depth.merge_sublayers(x, branches, alpha=model.alpha, mode=model.mode, axis=int(members > 1))
+        want = depth.merge_sublayers_plain(x, branches, alpha=model.alpha, mode=model.mode)
+        stream = depth.grouped_stack(x, branches, alpha=model.alpha, mode=model.mode)
+        errors = [
+            f(stream, branches, mode=model.mode, keep=int(members > 1), axis=int(members > 1))
+            for f in (depth.merge_errors, depth.merge_errors_plain)
+        ]
+    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(*errors, rtol=1e-10, atol=1e-10)
+    assert not torch.allclose(got[0], stream[-1])
+    scores = model.logits(model.finish(got[0]))
+    assert scores.shape == (*got[0].shape[:-1], 11)
+    torch.testing.assert_close(scores, model.finish(got[0]) @ model.head.mT)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_both_orders_are_those_of_pytorchs_encoder_layer(norm):
+    """Whole stacks of torch.nn.TransformerEncoderLayer(norm_first=…) with our weights, and their gradients."""
+    model, ids = make(norm), tokens(2, 5)
+    theirs = torch.nn.ModuleList(
+        torch.nn.TransformerEncoderLayer(
+            8, 2, 16, dropout=0.0, norm_first=norm == "pre", batch_first=True, bias=False, dtype=torch.float64
+        )
+        for _ in model.layers
+    ).to(DEVICE)
+    pairs = []
+    for ours, layer in zip(model.layers, theirs, strict=True):
+        pairs += [(layer.linear1.weight, ours.ffn_up), (layer.linear2.weight, ours.ffn_down)]
+        pairs += [(layer.self_attn.out_proj.weight, ours.out_proj)]
+        with torch.no_grad():
+            layer.self_attn.in_proj_weight.copy_(torch.cat((ours.q_proj, ours.k_proj, ours.v_proj)))
+            for weight, own in pairs[-3:]:
+                weight.copy_(own)
+    x = model.embed(ids)
+    for layer in theirs:
+        x = layer(x)
+    hidden = model(ids)
+    torch.testing.assert_close(model.finish(x), hidden, rtol=1e-10, atol=1e-10)
+    weight = randn_(2, 5, 8)
+    grads = torch.autograd.grad((model.finish(x) * weight).sum(), [p for p, _ in pairs])
+    own = torch.autograd.grad((hidden * weight).sum(), [p for _, p in pairs])
+    for got, want in zip(grads, own, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+
+
+def test_half_the_layers_at_double_width():
+    """Layers merged in pairs, attention with attention, are layers of double width, written out here."""
+    model, ids = make("pre", n_layers=2), tokens(1, 5)
+    got = depth.grouped_stack(model.embed(ids), model.branches(5), [(0, 2), (1, 3)], mode="pre")[-1]
+    norm = lambda h: deepnorm_plain(torch.zeros_like(h), h)  # noqa: E731
+    attend, feed = model.branches(5)[0::2], model.branches(5)[1::2]
+    x = model.embed(ids)
+    x = x + attend[0](norm(x)) + attend[1](norm(x))
+    x = x + feed[0](norm(x)) + feed[1](norm(x))
+    torch.testing.assert_close(got, x)
+    assert not torch.allclose(model.finish(got), model(ids))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -138,6 +138,7 @@ def regress(project: Project, names: Sequence[str], settings: Settings, console:
             scratch=work.scratch,
             failed=project.build / "regress" / "failed",
             cache=work.cache,
+            checkpoints=project.build / "checkpoints",
             retries=settings.retries,
             module=settings.module,
         )

@@ -114,13 +114,13 @@ def plan(
 
 
 class Durations:
-    """What runs took, by chapter, scale and device: the median of those that ended by themselves."""
+    """What runs took, by chapter, scale and device: the median of those that ended by themselves, in one go."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         """From the rows of a ledger."""
         seconds: dict[tuple[str, str, str], list[float]] = {}
         for row in rows:
-            if row["status"] in FINAL:
+            if row["status"] in FINAL and not row["resumed"]:
                 seconds.setdefault((row["chapter"], row["scale"], row["device"]), []).append(row["seconds"])
         self._median = {key: median(values) for key, values in seconds.items()}
 

@@ -44,7 +44,7 @@ SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": [
         "schema", "chapter", "scale", "device", "seed", "source", "library", "versions", "commit", "started",
-        "seconds", "cpu_seconds", "peak_bytes", "gpu_peak_bytes", "machine", "attempts", "status", "steps", "claims",
+        "seconds", "cpu_seconds", "peak_bytes", "gpu_peak_bytes", "machine", "attempts", "resumed", "status", "steps", "claims",
         "error",
     ],
     "properties": {
@@ -68,6 +68,7 @@ SCHEMA: dict[str, Any] = {
         "gpu_peak_bytes": _AMOUNT,
         "machine": _TEXT,
         "attempts": {"type": "integer", "minimum": 1},
+        "resumed": {"type": "boolean"},
         "status": {"enum": list(ENDS)},
         "steps": {"type": ["object", "null"], "properties": dict.fromkeys(STATUSES, _COUNT)},
         "claims": {"type": "array", "items": _CLAIM},

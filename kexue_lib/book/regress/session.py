@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kexue_lib.book.pins import public
-from kexue_lib.book.place import place
+from kexue_lib.book.place import digest, place
 from kexue_lib.book.regress import cluster
 from kexue_lib.book.regress.drive import Decision, Driver
 from kexue_lib.book.regress.grid import Freshness, Item, made
@@ -38,6 +38,7 @@ class Session:
         scratch: a folder on the disk of ``failed``, for writing files in one step.
         failed: where the notebooks and reports of failed runs are left.
         cache: a folder that stays, for matplotlib's list of fonts.
+        checkpoints: a folder for the state of trainings in runs that are not quick.
         retries: how often a run is tried again after a fault of the infrastructure.
         keep: the executed notebooks that workers give back ("failed", "always").
         on_result: called with each run that has ended and what its worker gave back, before its row is written.
@@ -55,6 +56,7 @@ class Session:
     scratch: Path
     failed: Path
     cache: Path
+    checkpoints: Path
     retries: int = 2
     keep: str = "failed"
     on_result: Callable[[Item, dict[str, Any]], None] | None = None
@@ -112,9 +114,16 @@ class Session:
             timeout=self.limits.get(item.key.scale, self.limits[""]),
             parameters={"scale": item.key.scale, "seed": item.key.seed, "device": item.key.device},
             cache=str(self.cache),
+            checkpoints="" if item.key.scale == "quick" else str(self._checkpoints(item)),
             keep=self.keep,
             module=self.module,
         )
+
+    def _checkpoints(self, item: Item) -> Path:
+        """The folder for the trainings of a run: another one if the chapter or the library has changed."""
+        library = {name: value for name, value in self.hashes.items() if not name.startswith("kexue_lib/book/")}
+        known = digest(f"{item.key} {item.source.hash} {combined(library)}")
+        return self.checkpoints / item.key.chapter / f"regress-{known[:16]}"
 
     def _store(self, batch: Sequence[tuple[Item, dict[str, Any]]], view: View) -> None:
         refused = [result["message"] for _, result in batch if result["status"] == "refused"]
@@ -159,6 +168,7 @@ class Session:
             "gpu_peak_bytes": usage.get("gpu_peak_bytes"),
             "machine": result.get("machine", "unknown"),
             "attempts": result["attempts"],
+            "resumed": result.get("resumed", False),
             "status": result["status"],
             "steps": result.get("steps"),
             "claims": result.get("claims", []),

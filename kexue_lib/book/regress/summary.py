@@ -139,8 +139,9 @@ class GroupSummary:
         return {name: min(steps.get(name, 0) for steps in found) for name in STATUSES} if found else None
 
     def amount(self, name: str) -> list[float]:
-        """Seconds or bytes of the runs that ended by themselves, where they are known."""
-        return [row[name] for row in self.rows.values() if row["status"] == "done" and row[name] is not None]
+        """Seconds or bytes of the runs that ended well and in one go, where they are known."""
+        rows = [row for row in self.rows.values() if row["status"] == "done" and not row["resumed"]]
+        return [row[name] for row in rows if row[name] is not None]
 
 
 def summarise(rows: Iterable[Row]) -> dict[Group, GroupSummary]:

@@ -8,14 +8,14 @@ import re
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kexue_lib.book.execute import Job, run_job
 from kexue_lib.book.records import gather
 from kexue_lib.book.regress.identity import Identity, identity_of, worker_library
-from kexue_lib.book.regress.row import Key, claims_of
+from kexue_lib.book.regress.row import FINAL, Key, claims_of
 
 #: Dask's name for the messages in which runs say how far they are.
 TOPIC = "kexue-regress"
@@ -35,6 +35,7 @@ class Task:
         timeout: seconds until the run is ended.
         parameters: values that replace the chapter's own.
         cache: a folder that stays, for matplotlib's list of fonts; the worker's own if it is not there.
+        checkpoints: a folder in which trainings keep their state, so that a run that was cut off goes on; "" for none.
         keep: give the executed notebook back "never", if the run "failed", or "always".
         module: the module that runs the job.
     """
@@ -46,6 +47,7 @@ class Task:
     timeout: float
     parameters: dict[str, Any] = field(default_factory=dict)
     cache: str = ""
+    checkpoints: str = ""
     keep: str = "failed"
     module: str = "kexue_lib.book.runner"
 
@@ -82,11 +84,19 @@ def execute(task: Task) -> dict[str, Any]:
         env=_devices(task.key.device, worker),
     )
     started = time.time()
+    resumed = False
+    if task.checkpoints:
+        # The command's folder if its checkout is on this machine, or on a shared disk.
+        folder = Path(task.checkpoints) if library == Path(task.library) else base / "checkpoints" / scratch.name
+        resumed = folder.is_dir()
+        job = replace(job, checkpoints=str(folder))
     try:
         result = run_job(job, _watch(worker, str(worker.get_current_task()), task.key, job.progress))
         if refused := _differences(wanted, library):
             return {"status": "refused", "message": f"{_where(worker)} (changed during the run): {refused}"}
-        return {**_facts(result, task.keep), "started": started}
+        if job.checkpoints and result["status"] in FINAL:
+            shutil.rmtree(job.checkpoints, ignore_errors=True)
+        return {**_facts(result, task.keep), "started": started, "resumed": resumed}
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

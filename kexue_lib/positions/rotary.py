@@ -1,12 +1,7 @@
 """Positions by rotation (RoPE): frequencies, tables and their application.
 
 Rotary position encoding turns the pair of coordinates i of a query or key at position t by the angle t θ_i. Since
-rotations compose,
-a query at m and a key at n see only the difference: (R_m q)·(R_n k) = q·(R_{n−m} k).
-
-Convention: pairs are *interleaved* by default, (x₀, x₁), (x₂, x₃), …, as in the paper and in the author's code. With
-``interleaved=False`` pair i is (x_i, x_{i+r/2}), as in GPT-NeoX and LLaMA. The two differ by a fixed permutation of the
-r coordinates: consistent as long as q and k use the same, but weights trained with one do not work with the other.
+rotations compose, a query at m and a key at n see only the difference: (R_m q)·(R_n k) = q·(R_{n−m} k).
 
 Source: RoFormer, https://arxiv.org/abs/2104.09864; Su Jianlin, https://kexue.fm/archives/8265.
 """
@@ -98,7 +93,7 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = Tru
     Args:
         x: ``(..., n, d)``.
         cos, sin: ``(..., n, r/2)``, broadcastable to the pairs of x; r ≤ d. Coordinates from r on pass unchanged.
-        interleaved: which coordinates form a pair, see the head of this module.
+        interleaved: which coordinates form a pair, see the head of :mod:`kexue_lib.positions`.
 
     Returns:
         The shape and dtype of x; the arithmetic is that of the tables (float32 at least), rounded once.
