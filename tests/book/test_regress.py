@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
 import resource
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from checkouts import CLAIMS, STEP, make_checkout
+from checkouts import CLAIMS, REPOSITORY, STEP, make_checkout
 from hypothesis import given
 from hypothesis import strategies as st
 from regressions import Stub, by_hand, environment
@@ -212,18 +214,28 @@ def test_a_library_that_changes_during_a_run_stops_the_regression(stub: Stub) ->
     assert stub.rows == []
 
 
-def test_a_run_on_a_gpu_sees_that_gpu_alone_and_no_two_share_one(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    stub.chapter("import os\nopen(f'{os.getpid()}.{time.time()}', 'w')", sleep=0.2)
+def test_a_run_on_a_gpu_sees_that_gpu_alone_and_no_two_share_one(
+    stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans = tmp_path / "spans"
+    stub.chapter(f"""
+        import os
+        began = time.time()
+        time.sleep(0.2)
+        open({str(spans)!r}, "a").write(f"{{os.environ['CUDA_VISIBLE_DEVICES']}} {{began}} {{time.time()}}\\n")
+    """)
     monkeypatch.setattr(cluster, "local_gpus", lambda: ["0", "3"])
     status, output = run(stub, seeds=tuple(range(6)), device="cuda", workers=4)
     assert status == 0, output
-    devices = [where for _, _, where in stub.started]
-    assert sorted(set(devices)) == ["0", "3"]
-    for device in ("0", "3"):  # by their starts, at least as long apart as a run takes
-        times = sorted(made["started"] for made, where in zip(stub.rows, devices, strict=True) if where == device)
-        assert len(times) == 3
-    # Two slots: six runs of 0.2 s take three rounds.
-    assert sum(made["seconds"] for made in stub.rows) >= 1.2
+    by_device: dict[str, list[tuple[float, float]]] = {}
+    for line in spans.read_text().splitlines():
+        device, began, ended = line.split()
+        by_device.setdefault(device, []).append((float(began), float(ended)))
+    assert {device: len(times) for device, times in by_device.items()} == {"0": 3, "3": 3}
+    for times in by_device.values():
+        times.sort()
+        assert all(before[1] < after[0] for before, after in pairwise(times))
+    assert {made["device"] for made in stub.rows} == {"cuda"}
 
 
 def test_without_a_gpu_the_device_cuda_is_refused(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,6 +387,17 @@ def test_the_whole_book_is_720_runs_of_each_scale() -> None:
     assert sum(work.device == "cuda" for work in works) == sum(work.device == "cpu" for work in works) == 720
     lines = capacity.table([10.0, 20.0], [600.0]).splitlines()
     assert len(lines) == 5
+
+
+def test_the_table_in_the_documentation_follows_from_the_durations_that_stand_below_it() -> None:
+    text = (REPOSITORY / "book" / "regression.md").read_text(encoding="utf-8")
+    durations = re.findall(
+        r"^\| [a-z]+/[a-z0-9-]+ \| (\d+)(?: \(card\))? \| (\d+)(?: \(card\))? \|$", text, re.MULTILINE
+    )
+    assert len(durations) >= 8
+    assert capacity.table([float(quick) for quick, _ in durations], [float(full) for _, full in durations]) in text
+    hours = sum(work.seconds for work in capacity.grid([1.0], [float(full) for _, full in durations])) / 3600
+    assert f"{hours:.0f} hours of it" in text
 
 
 def test_an_item_is_itself_alone() -> None:

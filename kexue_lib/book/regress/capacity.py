@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kexue_lib.book.errors import BookError
 from kexue_lib.book.project import Project
+from kexue_lib.book.regress.baseline import COMMITTED
 from kexue_lib.book.regress.grid import Item
 
 
@@ -153,52 +154,72 @@ def grid(quick: Sequence[float], full: Sequence[float], *, chapters: int = 36, s
     return sorted(works, key=lambda work: -work.seconds)
 
 
-def table(quick: Sequence[float], full: Sequence[float], *, price: float = 2.5, mtbf: float = 24 * 3600.0) -> str:
-    """The grid on 1, 8 and 64 GPUs, as Markdown.
+def table(
+    quick: Sequence[float],
+    full: Sequence[float],
+    *,
+    gpus: Sequence[int] = (1, 8, 64),
+    cpus: int = 4,
+    price: float = 2.5,
+    mtbf: float = 24 * 3600.0,
+) -> str:
+    """The grid of the whole book on some GPUs, as Markdown.
 
     Args:
         quick, full: seconds of the known chapters.
-        price: of an hour of a GPU with its share of CPUs, in any currency.
-        mtbf: mean seconds between two losses of a worker.
+        gpus: how many GPUs, a row for each.
+        cpus: CPU slots that come with a GPU.
+        price: of an hour of a GPU with its CPUs.
+        mtbf: mean seconds of work between two losses of a slot.
     """
     lines = [
-        "| GPUs | CPU slots | makespan | limited by | GPUs at work | 4 CPU slots a GPU: runs lost | cost |",
-        "|--:|--:|--:|---|--:|--:|--:|",
+        "| GPUs | CPU slots | makespan | lower bound | limited by | GPUs at work | runs lost | GPU hours | cost |",
+        "|--:|--:|--:|--:|---|--:|--:|--:|--:|",
     ]
     works = grid(quick, full)
-    for gpus in (1, 8, 64):
-        slots = {"cuda": gpus, "cpu": 4 * gpus}
-        outcome = simulate(works, slots, mtbf=mtbf)
-        cost = price * gpus * outcome.makespan / 3600
-        lines.append(
-            f"| {gpus} | {4 * gpus} | {hours(outcome.makespan)} | {outcome.limit} | "
-            f"{100 * outcome.used('cuda'):.0f} % | {outcome.lost} | {cost:,.0f} |"
-        )
+    for count in gpus:
+        outcome = simulate(works, {"cuda": count, "cpu": cpus * count}, mtbf=mtbf)
+        paid = count * outcome.makespan / 3600
+        cells = [str(count), str(cpus * count), hours(outcome.makespan), hours(outcome.bound), outcome.limit]
+        cells += [f"{100 * outcome.used('cuda'):.0f} %", str(outcome.lost), f"{paid:.0f}", f"{price * paid:.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def main(ledger: str) -> None:
-    """Print the table from the durations in a ledger; a run that is not in it takes what its chapter's card says."""
+def known(project: Project, ledger: Path) -> list[tuple[str, float, bool, float, bool]]:
+    """For each chapter the seconds of a quick run and of a full one, each with whether it was measured.
+
+    A quick run has one thread and here a core of its own, so that it takes its CPU seconds and three for the kernel's
+    start. What was not measured counts as the chapter's card says.
+    """
     from kexue_lib.book.config import read_config
     from kexue_lib.book.regress.baseline import read_ledger
     from kexue_lib.book.regress.grid import Durations, read_source
 
-    project = Project.find()
-    rows = read_ledger(Path(ledger), project, print)
+    rows = read_ledger(ledger, project, print)
+    for row in rows:
+        if row["device"] == "cpu" and row["cpu_seconds"] is not None:
+            row["seconds"] = min(row["seconds"], row["cpu_seconds"] + 3.0)
     durations = Durations(rows)
     config = read_config(project)
     sources = [read_source(chapter, config) for chapter in project.chapters]
-    quick = [durations.expect(source, "quick", "cpu") for source in sources]
-    full = [durations.expect(source, "full", "cuda") for source in sources]
-    for name, found in (("quick", quick), ("full", full)):
-        known = sum(k for _, k in found)
-        total = sum(seconds for seconds, _ in found)
-        print(f"{name}: {known} of {len(found)} durations measured; {total:.0f} s for one seed of these chapters")
-    print(table([s for s, _ in quick], [s for s, _ in full]))
+    return [
+        (s.chapter.name, *durations.expect(s, "quick", "cpu"), *durations.expect(s, "full", "cuda")) for s in sources
+    ]
+
+
+def main(ledger: str) -> None:
+    """Print the durations that a ledger holds, and the table."""
+    found = known(Project.find(), Path(ledger))
+    print("| chapter | quick, seconds | full, seconds |\n|---|--:|--:|")
+    for name, quick, measured, full, on_gpu in found:
+        print(f"| {name} | {quick:.0f}{'' if measured else ' (card)'} | {full:.0f}{'' if on_gpu else ' (card)'} |")
+    print()
+    print(table([round(row[1]) for row in found], [round(row[3]) for row in found]))
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1] if len(sys.argv) > 1 else "book/records/ledger.jsonl")
+        main(sys.argv[1] if len(sys.argv) > 1 else COMMITTED)
     except BookError as problem:
         sys.exit(str(problem))

@@ -116,7 +116,7 @@ def demands(client: Any) -> dict[str, dict[str, int]]:
 
 
 def await_workers(client: Any, devices: Sequence[str], seconds: float, say: Callable[[str], None]) -> None:
-    """Wait until the cluster has a worker for each device.
+    """Wait until the cluster has a worker for each device; for any device if none is named.
 
     Raises:
         BookError: there is none after this many seconds.
@@ -125,12 +125,13 @@ def await_workers(client: Any, devices: Sequence[str], seconds: float, say: Call
     while True:
         there = slots(client)
         missing = [device for device in devices if not there[device]]
-        if not missing:
+        if not missing and any(there.values()):
             return
+        missing = missing or list(there)
         if time.monotonic() > until:
-            names = ", ".join(f"{RESOURCE[device]}=1" for device in missing)
+            names = " or ".join(f"{RESOURCE[device]}=1" for device in missing)
             raise BookError(
-                f"The cluster has no worker for runs on {' and '.join(missing)} after {seconds:g} s. Start workers "
+                f"The cluster has no worker for runs on {' or '.join(missing)} after {seconds:g} s. Start workers "
                 f"with the resource: dask worker … --nthreads 1 --resources {names}"
             )
         if not told:

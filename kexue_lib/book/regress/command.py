@@ -146,7 +146,7 @@ def regress(project: Project, names: Sequence[str], settings: Settings, console:
         todo = [item for item in items if item.key not in session.rows]
         _announce(items, todo, path, console)
         if settings.dry:
-            say(console, forecast(todo, {"cpu": settings.workers, "cuda": max(1, len(cluster.local_gpus()))}))
+            say(console, forecast(todo, _slots(settings, client, todo)))
             return 0
         if todo:
             assert client is not None
@@ -258,14 +258,25 @@ def _cluster(settings: Settings, scratch: Path, stack: contextlib.ExitStack) -> 
 
 def _devices(settings: Settings, client: Any, console: Console) -> dict[str, tuple[str, ...]]:
     """The devices for each scale; on a cluster that is there, wait until it has a worker for each."""
+    if settings.remote:
+        cluster.await_workers(client, [], settings.wait, lambda text: say(console, text))
     devices: dict[str, tuple[str, ...]] = dict.fromkeys(settings.scales, (settings.device,))
     if settings.device == "auto":
-        gpu = bool(cluster.slots(client)["cuda"]) if client is not None else bool(cluster.local_gpus())
+        asked = client is not None or set(settings.scales) != {"quick"}
+        gpu = asked and bool(cluster.slots(client)["cuda"] if client is not None else cluster.local_gpus())
         devices = {s: ("cpu",) if s == "quick" or not gpu else ("cuda",) for s in settings.scales}
     if settings.remote:
         wanted = sorted({device for some in devices.values() for device in some})
         cluster.await_workers(client, wanted, settings.wait, lambda text: say(console, text))
     return devices
+
+
+def _slots(settings: Settings, client: Any, items: Sequence[Item]) -> dict[str, int]:
+    """How many runs a forecast has at work on each device."""
+    if client is not None:
+        return cluster.slots(client)
+    on_gpu = any(item.key.device == "cuda" for item in items)
+    return {"cpu": settings.workers, "cuda": len(cluster.local_gpus()) if on_gpu else 0}
 
 
 def _announce(items: Sequence[Item], todo: Sequence[Item], path: Path, console: Console) -> None:
@@ -293,8 +304,11 @@ def _report(
     tables = report(summary, comparison, baseline=name, times=times, stale=_stale(project))
     show(tables, console)
     target = output or project.build / "regress" / "report.md"
-    place(target, "# Regression\n\n" + markdown(tables), target.parent)
-    say(console, f"Written: {target}")
+    try:
+        place(target, "# Regression\n\n" + markdown(tables), target.parent)
+        say(console, f"Written: {target}")
+    except OSError as error:
+        say(console, f"warning: {target} could not be written: {error.strerror}")
     if comparison is not None and comparison.fell:
         say(console, f"A verdict fell against {name}.")
         return False

@@ -44,8 +44,8 @@ SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": [
         "schema", "chapter", "scale", "device", "seed", "source", "library", "versions", "commit", "started",
-        "seconds", "cpu_seconds", "peak_bytes", "gpu_peak_bytes", "machine", "attempts", "resumed", "status", "steps", "claims",
-        "error",
+        "seconds", "cpu_seconds", "peak_bytes", "gpu_peak_bytes", "machine", "attempts", "resumed", "status",
+        "steps", "claims", "error",
     ],
     "properties": {
         "schema": {"const": SCHEMA_VERSION},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -140,7 +141,8 @@ class Session:
             self.rows[item.key] = row
             view.ended(item.key, row)
             if row["status"] != "done":
-                self._leave(item, result, row)
+                with contextlib.suppress(OSError):  # a full disk is told when a row does not fit
+                    self._leave(item, result, row)
         if refused:
             raise cluster.other_versions(refused)
 

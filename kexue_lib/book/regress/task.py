@@ -123,7 +123,7 @@ def _watch(worker: Any, name: str, key: Key, progress: Path) -> Callable[[], Non
 
     def tell(cells: str) -> None:
         nonlocal last
-        worker.log_event(TOPIC, {"run": str(key), "worker": str(worker.name), "cells": cells})
+        worker.log_event(TOPIC, {"run": str(key), "name": str(worker.name), "cells": cells})
         last = (cells, time.monotonic())
 
     def look() -> None:

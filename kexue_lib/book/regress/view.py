@@ -33,6 +33,7 @@ class View:
     def __init__(self, console: Console, items: Sequence[Item], there: int, slots: Mapping[str, int]) -> None:
         """Nothing is shown before the context is entered."""
         self._console, self._slots = console, slots
+        self._expected = self._took = 0.0  # of the runs that have ended
         self._left = {item.key: item.expected for item in items}
         self._total, self._there = len(items), there
         self._running: dict[str, tuple[float, str]] = {}
@@ -66,7 +67,7 @@ class View:
         if name in self._running:
             at, _, total = str(event.get("cells", "")).partition(" ")
             cells = f"cell {at} of {total}" if at not in ("", "0") else ""
-            self._running[name] = (self._running[name][0], f"{cells}  on {event.get('worker')}".strip())
+            self._running[name] = (self._running[name][0], f"{cells}  on {event.get('name')}".strip())
 
     def retried(self, key: Key, message: str) -> None:
         """A run is tried again."""
@@ -82,7 +83,8 @@ class View:
     def ended(self, key: Key, row: Mapping[str, Any]) -> None:
         """A run's row is in the ledger."""
         self._running.pop(str(key), None)
-        self._left.pop(key, None)
+        self._expected += self._left.pop(key, 0.0)
+        self._took += row["seconds"]
         self.counts[row["status"]] += 1
         if row["status"] != "done":
             place = f" ({row['error']['place']})" if row["error"].get("place") else ""
@@ -117,10 +119,12 @@ class View:
         work: Counter[str] = Counter()
         for key, seconds in self._left.items():
             work[key.device] += int(seconds) + 1
-        return max((work[device] / max(1, self._slots[device]) for device in work), default=0.0)
+        wrong = self._took / self._expected if self._expected else 1.0
+        return wrong * max((work[device] / max(1, self._slots[device]) for device in work), default=0.0)
 
     def _picture(self) -> Group:
         from rich.console import Group
+        from rich.padding import Padding
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
@@ -133,7 +137,7 @@ class View:
         if len(running) > _LINES:
             table.add_row(f"  … and {len(running) - _LINES} more", "", "")
         bar = ProgressBar(total=max(1, self._total), completed=self._total - len(self._left), width=60)
-        return Group(Text(self._line()), bar, table)
+        return Group(Text(self._line()), Padding(bar, (0, 0, 1, 0)), table)
 
 
 def _span(seconds: float) -> str:
