@@ -74,7 +74,7 @@ def test_neither_a_claim_that_fails_nor_an_error_in_a_cell_is_tried_again(stub: 
 
 def test_a_full_disk_leaves_no_torn_line_and_the_next_command_goes_on(stub: Stub) -> None:
     stub.chapter()
-    stub.kexue("regress", "--seeds", "0..1")
+    stub.kexue("regress", "--seeds", "0..1", "-j", "1")
     # A row of another chapter that is larger than any other file of the runs: the limit is for all files alike.
     large = {**stub.rows[0], "chapter": "depth/other", "machine": "x" * 300_000}
     with stub.ledger.open("a", encoding="utf-8") as file:
