@@ -91,10 +91,12 @@ from kexue_lib.derive import Derivation, Interval, eq, ge, le, mean, tends
 # $$\text{Pre:}\quad x_{t+1} = x_t + F_t(\operatorname{Norm} x_t), \qquad
 # \text{Post:}\quad x_{t+1} = \operatorname{Norm}(x_t + F_t(x_t)).$$
 #
-# Unroll Pre Norm. With four undefined branches and an undefined norm:
+# Behind the last sublayer Pre Norm needs one more norm, because its stream may have any size there; Post Norm has it already.
 #
 # Every numbered line below was checked by the machine that made this page, or is marked as defined, assumed or cited. The
 # badge says which, and how; the code that did it is one click away.
+#
+# Unroll Pre Norm, with four undefined branches and an undefined norm. (Read $x_t$ as one entry of the vector.)
 
 # %% tags=["hide-input"]
 norm = Function("N", real=True)
@@ -499,7 +501,35 @@ display(
 )
 
 # %% [markdown]
-# All this is about random, independent branches, that is, about the *start* of training. What training makes of it has to be
+# A branch of size one was an assumption. In our networks the matrices are Xavier's, of the variance $\frac{2}{n + m}$ for $n$ inputs and
+# $m$ outputs. An attention branch whose tokens agree keeps the size one. The feed-forward branch goes from $d$ numbers to $2d$
+# and back, and its ReLU halves the mean square. It comes out smaller, and a Post Norm network of both kinds is a little less deep than
+# $M/2$:
+
+# %% tags=["hide-input"]
+breadth, inputs_of, outputs_of = Symbol("d", positive=True), Symbol("n", positive=True), Symbol("m", positive=True)
+through = Function("g", positive=True)
+display(
+    D.define(
+        "D4.22",
+        eq(through(inputs_of, outputs_of), 2 * inputs_of / (inputs_of + outputs_of)),
+        by="mean square behind a Xavier matrix over that before it",
+    ),
+    D.exact(
+        "D4.23",
+        eq(through(breadth, 2 * breadth) * Rational(1, 2) * through(2 * breadth, breadth), Rational(4, 9)),
+        by="mean square of a feed-forward branch, for every width",
+    ),
+    D.exact(
+        "D4.24",
+        eq((even(L / 2, 1) + even(L / 2, Rational(4, 9))) / L, Rational(21, 52)),
+        by="half of the branches of each kind: mean length over $M$, 0.40 instead of 0.50",
+    ),
+)
+
+# %% [markdown]
+# In Pre Norm branch and stream shrink alike, and the mean length stays what it was. All this is about random, independent
+# branches, that is, about the *start* of training. What training makes of it has to be
 # measured.
 #
 # ## 5 What the gradient says
@@ -551,11 +581,10 @@ display(
 )
 
 # %% [markdown]
-# So C5 is right in a precise sense: at the start of training "the gradient is larger at the bottom" and "the upper layers add
-# little depth" are one law, $w_t = 1/t$. The gradients of a branch's parameters fall like $l^{-1/2}$. In Post Norm every share is
-# one half, and the same argument predicts level gradients. There it is too kind: measured gradients of Post Norm *decay towards
-# the bottom* (the chapter on DeepNet shows it, and so does Figure 2 below), because the branches of a deep Post Norm network are not
-# uncorrelated for long.
+# So the reading of C5 is right in a precise sense: at the start of training "the gradient is larger at the bottom" and "the upper
+# layers add little depth" are one law, $w_t = 1/t$. The gradients of a branch's parameters fall like $l^{-1/2}$. In Post Norm every
+# share is one half, and the same argument predicts level gradients. Measured ones decay towards the bottom instead, as Figure 2
+# and the chapter on DeepNet show. So in Post Norm the assumption of independent branches fails somewhere on the way back.
 
 # %% [markdown]
 # ## 6 What will be tested, and by which rule
@@ -858,23 +887,30 @@ claims.measure(
 COLOUR = dict(zip(KINDS, lab.style.COLOURS, strict=False))
 place = np.arange(1, sublayers + 1)
 grey = {"color": lab.style.MUTED, "marker": "", "linewidth": 1.5}
+
+
+def level_out(values):
+    """Geometric means over neighbours: attention and feed-forward branches alternate."""
+    return np.sqrt(values[1:] * values[:-1])
+
+
 with lab.style.use() as plt:
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 4.2))
     for kind in ("Pre", "Post"):
-        left.plot(place, first[kind]["size"][:-1], color=COLOUR[kind], marker="", label=f"{kind} Norm")
-        right.plot(place, first[kind]["inputs"], color=COLOUR[kind], marker="", label=f"{kind} Norm: inputs")
-        right.plot(
-            place[1:], first[kind]["errors"], color=COLOUR[kind], marker="", linestyle=":", label=f"{kind} Norm: values"
-        )
+        colour = {"color": COLOUR[kind], "marker": ""}
+        inputs, errors = (level_out(first[kind][what]) for what in ("inputs", "errors"))
+        left.plot(place, first[kind]["size"][:-1], label=f"{kind} Norm", **colour)
+        right.plot(place[: len(inputs)] + 0.5, inputs, linestyle="-", label=f"{kind} Norm: inputs", **colour)
+        right.plot(place[: len(errors)] + 1.5, errors, linestyle=":", label=f"{kind} Norm: values", **colour)
     left.plot(place, place**0.5, linestyle="--", label=r"$\sqrt{t}$ (D2.14)", **grey)
     left.plot(place, place, linestyle="-.", label="$t$, the bound (D2.10)", **grey)
     right.plot(
         place, np.sqrt(2 - 2 * np.sqrt(place / (place + 1))), linestyle="--", label=r"$1/\sqrt{t}$ (D2.25)", **grey
     )
     right.axhline(math.sqrt(2 - math.sqrt(2)), linestyle="-.", label="45° (D2.26)", **grey)
-    left.set(xscale="log", yscale="log", xlabel="sublayer $t$", ylabel="RMS of $x_t$", ylim=(0.7, 40))
+    left.set(xscale="log", yscale="log", xlabel="sublayer $t$", ylabel="RMS of $x_t$", ylim=(0.1, 40))
     right.set(xscale="log", yscale="log", xlabel="sublayer $t$", ylabel="relative difference", ylim=(0.02, 1.5))
-    left.legend(loc="upper left", fontsize=8)
+    left.legend(loc="lower right", fontsize=8)
     right.legend(loc="lower left", fontsize=8)
     lab.style.title(left, "Size of the stream")
     lab.style.title(right, "Neighbouring branches")
@@ -885,7 +921,7 @@ lab.figure(
     caption=(
         f"**Figure 1.** Random networks of {layers} layers before training. Left: size of the stream. Right: how far the inputs of "
         "neighbouring branches are apart (solid), and by how much the value of a branch changes if it gets the input of its "
-        "predecessor (dotted). In Pre Norm both fall about like $1/\\sqrt t$; in Post Norm they do not fall."
+        "predecessor (dotted), geometric means of neighbours. In Pre Norm both fall about like $1/\\sqrt t$; in Post Norm they do not fall."
     ),
     alt=(
         "Left: the Pre Norm stream grows along the square root of t, Post Norm stays at one. Right: differences of neighbouring "
@@ -922,15 +958,17 @@ by_layer = {kind: np.exp(np.log(first[kind]["gradients"]).mean(1)) for kind in K
 with lab.style.use() as plt:
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 4.2))
     for kind in theory:
-        size = np.arange(sublayers + 1)
-        left.bar(size, own_law[kind], width=1.0, color=COLOUR[kind], alpha=0.5, label=f"{kind} Norm, measured weights")
-        left.plot(size, law[kind], color=COLOUR[kind], marker="", label=f"{kind} Norm, D4")
+        size = np.arange(1, sublayers + 1)
+        left.fill_between(
+            size, own_law[kind][1:], step="mid", color=COLOUR[kind], alpha=0.4, label=f"{kind} Norm, measured"
+        )
+        left.plot(size, law[kind][1:], color=COLOUR[kind], marker="", label=f"{kind} Norm, derived")
     for kind in KINDS:
         name = kind if kind == "DeepNorm" else f"{kind} Norm"
         right.plot(level, by_layer[kind], color=COLOUR[kind], marker="", label=name)
     right.plot(level, by_layer["Pre"][7] * (level / 8) ** -0.5, linestyle="--", label="$l^{-1/2}$ (D5.3)", **grey)
-    left.set(xlabel="length of the path", ylabel="share of the output's mean square", xlim=(-1, 0.75 * sublayers))
-    right.set(xscale="log", yscale="log", xlabel="layer $l$", ylabel="gradient of a matrix")
+    left.set(xscale="log", xlabel="length of the path", ylabel="share of the output's mean square", ylim=(0, 0.25))
+    right.set(xscale="log", yscale="log", xlabel="layer $l$", ylabel="gradient of a matrix", ylim=(6e-3, None))
     left.legend(loc="upper right", fontsize=8)
     right.legend(loc="lower left", fontsize=8)
     lab.style.title(left, f"Paths through {sublayers} sublayers")
@@ -941,7 +979,7 @@ lab.figure(
     title="How long the paths are, and where the gradients are",
     caption=(
         f"**Figure 2.** Random networks of {layers} layers. Left: how much of the output comes over paths of each length, from "
-        "the derivation (lines) and from the measured sizes of branches and stream (bars). Right: norm of the gradient of a matrix "
+        "the derivation (lines) and from the measured sizes of branches and stream (areas); the shares of a kind add up to one. Right: norm of the gradient of a matrix "
         "(geometric mean over $V, O, W_1, W_2$), layer by layer."
     ),
     alt=(
@@ -969,6 +1007,10 @@ for kind, value in lengths_of.items():
     print(f"{kind}: mean path length with measured weights {lab.approx(value)} of {sublayers} sublayers")
 
 # %% [markdown]
+# Post Norm falls short of $M/2$ by about as much as [D4.24](#D4.24) says. DeepNorm does not even fill the first place: almost all of
+# its output comes over the path of length zero.
+
+# %% [markdown]
 # ## 8 Experiment B: side by side after training
 #
 # All this was about random weights. Training could change it: branches may learn to work with each other, each on what the one
@@ -985,7 +1027,8 @@ vocabulary = lab.text.Vocabulary(text, size=95)
 train_text, test_text = lab.text.split(vocabulary.encode(text))
 floor = lab.text.unigram_entropy(train_text)
 COPIES = 3  # networks of each kind, trained at once
-window = run.pick(quick=32, full=256)
+window = max(32, run.pick(quick=32, full=256) // shrink)
+width = max(32, run.pick(quick=32, full=256) // shrink)
 STEPS, WARM = max(60, run.pick(quick=300, full=3000) // shrink), max(20, run.pick(quick=100, full=600) // shrink)
 depths = run.pick(quick=(8,), full=(8, 24))
 rates = run.pick(quick=(3e-3,), full=(3e-4, 1e-3, 3e-3))
@@ -1016,7 +1059,7 @@ def trained(kind, count, rate, *, steps, warmup, schedule):
     model = lab.stacks.DeepStack(
         len(vocabulary),
         n_layers=count,
-        dim=run.pick(quick=32, full=256),
+        dim=width,
         heads=run.pick(quick=4, full=8),
         norm=KINDS[kind],
         causal=True,
@@ -1026,7 +1069,7 @@ def trained(kind, count, rate, *, steps, warmup, schedule):
     ).to(run.device)
     batches = lab.text.causal_batches(
         train_text,
-        batch=COPIES * max(2, run.pick(quick=8, full=32) // shrink),
+        batch=COPIES * max(2, run.pick(quick=8, full=24) // shrink),
         n=window,
         generator=run.generator("batches", count),
     )
@@ -1130,6 +1173,7 @@ with lab.style.use() as plt:
     ax.axvline(half + 0.5, color=lab.style.MUTED, linewidth=1, linestyle=":")
     ax.axhline(0, color=lab.style.MUTED, linewidth=1)
     ax.set_yscale("symlog", linthresh=1e-3)
+    ax.margins(y=0.08)
     ax.set(xlabel="sublayers $t$ and $t + 1$ side by side", ylabel="increase of the loss (nats)")
     ax.legend(loc="best")
     lab.style.title(ax, "Loss when two neighbours get the same input")
@@ -1176,15 +1220,15 @@ claims.measure(
     },
 )
 with lab.style.use() as plt:
-    fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.8), sharey=True)
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.8))
     for column, kind in enumerate(merged):
         at = np.arange(3) + 0.38 * column - 0.19
         left.bar(at, list(halved[kind].values()), width=0.36, color=COLOUR[kind], label=f"{kind} Norm")
         right.bar(at, dropped[kind], width=0.36, color=COLOUR[kind], label=f"{kind} Norm")
     left.set_xticks(range(3), list(CHOICES))
     right.set_xticks(range(3), [f"last {top}" for top in tops])
-    left.set(yscale="log", xlabel="layers run in pairs", ylabel="increase of the loss (nats)")
-    right.set(xlabel="layers dropped")
+    left.set(xlabel="layers run in pairs", ylabel="increase of the loss (nats)")
+    right.set(xlabel="layers dropped", ylabel="increase of the loss (nats)")
     left.legend(loc="upper left")
     lab.style.title(left, "Half as deep, twice as wide")
     lab.style.title(right, "Without the last layers")
@@ -1194,9 +1238,9 @@ lab.figure(
     title="Trained layers run in pairs, or dropped",
     caption=(
         f"**Figure 4.** The trained networks of {shown} layers. Left: pairs of layers run as one layer of double width, without "
-        "training again. Right: the last layers left out. Means over the networks; logarithmic axis."
+        "training again. Right: the last layers left out. Means over the networks; mind the two scales."
     ),
-    alt="Two bar charts of the increase of the loss for Pre Norm and Post Norm, on a logarithmic axis.",
+    alt="Two bar charts of the increase of the loss, for Pre Norm and Post Norm side by side.",
     data={
         **{f"halved {kind}": list(v.values()) for kind, v in halved.items()},
         **{f"dropped {k}": v for k, v in dropped.items()},
@@ -1229,9 +1273,9 @@ print("trained Pre Norm: size of the stream grows like t to the power", lab.appr
 short = max(40, STEPS // 2)
 rate = 3e-3 if run.scale == "quick" else 1e-3
 plain = {
-    kind: trained(kind, depths[0], rate, steps=short, warmup=0, schedule="constant")[1] for kind in ("Pre", "Post")
+    kind: trained(kind, depths[-1], rate, steps=short, warmup=0, schedule="constant")[1] for kind in ("Pre", "Post")
 }
-warm = {kind: curves[kind, depths[0], rate] for kind in plain}
+warm = {kind: curves[kind, depths[-1], rate] for kind in plain}
 claims.measure(
     "C7",
     {
@@ -1263,7 +1307,7 @@ lab.figure(
     name="warm-up",
     title="Training with and without warm-up",
     caption=(
-        f"**Figure 5.** Training loss of networks of {depths[0]} layers, Adam with the peak rate {rate:g}. Dotted: the entropy of "
+        f"**Figure 5.** Training loss of networks of {depths[-1]} layers, Adam with the peak rate {rate:g}. Dotted: the entropy of "
         "single characters, which needs no context."
     ),
     alt="Two panels of loss against step, without and with warm-up, for Pre Norm and Post Norm, with a dotted line.",

@@ -1078,7 +1078,7 @@ vocabulary = lab.text.Vocabulary(text, size=95)
 train_text, test_text = lab.text.split(vocabulary.encode(text))
 windows = lab.language.test_windows(
     test_text,
-    count=max(8, run.pick(quick=96, full=256) // shrink),
+    count=max(8, run.pick(quick=80, full=256) // shrink),
     longest=8 * TRAINED_AT,
     generator=run.generator("windows"),
 )
@@ -1233,7 +1233,8 @@ print("with log n†, 8 times:", *(f"{name} {lab.approx(points(name, 8, dagger),
 #
 # The window is level because it hides everything far away; no recall from a distance is possible with it. ReRoPE sees
 # the whole text. Why it is not level on its own is the second cause, the weights that spread over more keys: with the factor $\log n$
-# it is nearly level. The cut leaves the same cause in place, and combinations of angles that are new although no single angle is.
+# it is nearly level. For the cut the factor does not repair what is left; combinations of
+# angles may be new although no single angle is.
 #
 # ## 12 Where to cut
 #
