@@ -211,3 +211,10 @@ def test_the_map_shows_all_chapters_and_links_those_that_are_there(built: Checko
     assert sum("being written" in row for row in rows) == 1
     assert sum("planned" in row for row in rows) == 34
     assert CLAIMS
+
+
+def test_a_line_of_the_committed_ledger_that_is_no_row_is_a_problem(built: Checkout) -> None:
+    built.write("book/records/ledger.jsonl", '{"schema": 1}\n')
+    done = built.kexue("check", "--no-audit")
+    assert done.returncode == 1
+    assert "ledger.jsonl, line 1 is no valid row and is left out: " in done.stdout
