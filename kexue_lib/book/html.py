@@ -16,6 +16,7 @@ import yaml
 
 from kexue_lib.book.conditions import NOT_BUILT, Condition, conditions
 from kexue_lib.book.config import Config
+from kexue_lib.book.finish import finish_pages
 from kexue_lib.book.mathjax import DISTRIBUTION, copy_mathjax
 from kexue_lib.book.place import digest, place
 from kexue_lib.book.project import Project
@@ -32,7 +33,7 @@ _TOOLS = ("jupyter-book", "sphinx", "myst-nb", "myst-parser", "sphinx-book-theme
 _ALWAYS_LOADED = ("kexue_lib.book.heads", "sphinx_reredirects")
 
 #: Modules of ours that are extensions of Sphinx, or decide what one does.
-_EXTENSIONS = ("chapter_head", "heads", "markup", "previews", "search")
+_EXTENSIONS = ("anchors", "chapter_head", "heads", "markup", "previews", "reading", "search")
 
 
 def make_html(project: Project, config: Config, console: Console) -> bool:
@@ -174,6 +175,7 @@ def _swap(made: Path, html: Path, scratch: Path) -> None:
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
     shutil.copytree(made, new)
+    finish_pages(new)
     if html.exists():
         html.rename(old)
     new.rename(html)

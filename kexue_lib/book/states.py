@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from kexue_lib.book.audit_run import Audit, read_audit
+from kexue_lib.book.cards import read_card
 from kexue_lib.book.conditions import NOT_BUILT, Condition, conditions
 from kexue_lib.book.config import read_config
 from kexue_lib.book.errors import BookError
@@ -31,6 +33,14 @@ class State:
     records: Records | None
     audit: Audit | None
     condition: Condition | None = None
+
+    @property
+    def builds_on(self) -> tuple[str, ...]:
+        """Slugs of the chapters to read before: what its card says or, before there is one, the plan."""
+        if self.chapter is not None:
+            with contextlib.suppress(BookError):  # `kexue check` says what is wrong with a card
+                return read_card(self.chapter.source).prerequisites
+        return self.planned.after
 
 
 def states(project: Project) -> tuple[State, ...]:
