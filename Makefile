@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.ready
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint bench serve pins clean
+.PHONY: help setup book dist pdf test lint bench serve pins clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ $(STAMP): requirements.txt pyproject.toml
 
 book: $(STAMP) ## execute what is stale and build the book into _build/html
 	$(BIN)/kexue build
+
+dist: book ## pack the book into a zip file that opens without a server
+	$(BIN)/kexue dist
+
+pdf: book ## print the book into one PDF (CHAPTERS="slug …" for some; needs Chromium)
+	$(BIN)/kexue pdf $(CHAPTERS)
 
 # As many processes as cores. worksteal keeps neighbours together, so that what they share is mostly made once.
 test: $(STAMP) ## run all tests (ARGS=--thorough: every audit and more seeds)
@@ -52,5 +58,5 @@ pins: ## remake requirements.txt from pyproject.toml in a fresh environment
 	mv .venv-pins/pins requirements.txt && rm -rf .venv-pins
 
 clean: ## remove what was built (the environment and the executed notebooks stay)
-	rm -rf _build build dist book/_generated book/ledger.md book/benchmarks.md .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf _build build dist book/_generated book/steps book/map.md book/ledger.md book/benchmarks.md .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find kexue_lib tests notebooks book -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -43,6 +43,10 @@ class Audit:
         """How many mutants were killed, are equivalent or implied, and survived."""
         return {key: sum(int(d[key]) for d in self.derivations) for key in _COUNTS}
 
+    def killed_by_step(self) -> dict[str, int]:
+        """How many mutants of each step were killed, by the step's id."""
+        return {step["id"]: int(step["killed"]) for d in self.derivations for step in d["steps"]}
+
     def problems(self) -> list[str]:
         """A line for each step that has surviving mutants, or whose mutants were not killed a single time."""
         found = []

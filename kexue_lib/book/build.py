@@ -41,7 +41,8 @@ def build(
         html: make the book as well.
 
     Returns:
-        0, or 1 if a chapter failed (then the book is left as it was).
+        0, or 1 if a chapter failed (then the book is left as it was, or, with ``keep_going``, the chapter's page says
+        that it is not built and why).
 
     Raises:
         BookError: wrong configuration, card, name or environment.
@@ -53,7 +54,7 @@ def build(
         why = {c: (["--force"] if force else reasons(c, project, config, library)) for c in chapters}
         stale = [c for c in chapters if why[c]]
         for other in (c for c in project.chapters if c not in why and reasons(c, project, config, library)):
-            say(console, f"{other.name} is stale too, but was not asked for: the book shows its previous notebook")
+            say(console, f"{other.name} is stale too, but was not asked for: its page says so")
         failures: list[Failure] = []
         for chapter in stale:
             say(console, f"{chapter.name} has to be executed: {'; '.join(why[chapter])}")
@@ -71,18 +72,16 @@ def build(
             ready = [c for c in chapters if c.name not in failed]
             failures += renew_audits(project, ready, options, console, library, force=False)
         write_pages(project)
-        if failures:
-            report(
-                console,
-                failures,
-                "The notebooks of these chapters, and the pages of the book, are as they were before.",
-            )
-            return 1
-        if html:
+        made = html and (options.keep_going or not failures)
+        if made:
             from kexue_lib.book.html import make_html
 
             if not make_html(project, config, console):
                 return 1
+        if failures:
+            kept = "their pages say why" if made else "so are the pages of the book (--keep-going makes them)"
+            report(console, failures, f"The notebooks of these chapters are as they were before; {kept}.")
+            return 1
         if not config.published:
             say(console, HOW_TO_SET_URL)
         return 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kexue_lib.book.conditions import forget_failure, note_failure
 from kexue_lib.book.config import Config
 from kexue_lib.book.convert import parameters_of, to_notebook
 from kexue_lib.book.errors import BookError
@@ -122,9 +123,13 @@ def execute_chapters(
                     else:
                         place(target or chapter.executed, write(notebook), work.scratch)
                         done.append(job.name)
+                        if target is None:
+                            forget_failure(project, chapter)
                 if result["status"] != "done":
                     failures.append(failure(chapter, sources[job.name], converted[job.name], result))
                     _keep_for_inspection(project, chapter, failures[-1], result, work.scratch)
+                    if target is None:
+                        note_failure(project, chapter, failures[-1], digest(sources[job.name]), work.scratch)
                 progress.ended(job.name, result["status"], result["seconds"])
     return Outcome(tuple(done), tuple(failures), tuple(skipped))
 

@@ -16,6 +16,8 @@ from kexue_lib.book.notebooks import read_executed
 from kexue_lib.book.plan import disagreements, read_plan
 from kexue_lib.book.project import Chapter, Project
 from kexue_lib.book.records import gather
+from kexue_lib.book.redirects import redirect_problems
+from kexue_lib.book.regress.baseline import committed_rows
 from kexue_lib.book.staleness import library_hashes, reasons
 from kexue_lib.book.toc import toc_problems
 from kexue_lib.book.workplace import lock
@@ -51,7 +53,10 @@ def check(project: Project, options: Options, console: Console, *, audit: bool =
             problems += mine
             if not mine:
                 fresh.append(chapter)
-        problems += lint(project) + link_problems(project) + toc_problems(project)
+        warned: list[str] = []
+        committed_rows(project, warned.append)
+        problems += warned
+        problems += lint(project) + link_problems(project) + toc_problems(project) + redirect_problems(project)
         for problem in problems:
             say(console, problem)
         toothless = 0

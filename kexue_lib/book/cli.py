@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -62,6 +62,10 @@ def _timeout(command: Callable[..., None]) -> Callable[..., None]:
     return option(command)
 
 
+_PATH = click.Path(dir_okay=False, path_type=Path)
+_BASELINE = "What to compare with: a ledger, a tag, or none.  [default: the committed ledger]"
+_TIMEOUT = "Limit for one run, which is then ended with everything it started.  [default: 300 for quick, else 3600]"
+_RETRIES = "How often a run is tried again after a fault of the infrastructure; never after an error in a cell."
 _any_versions = click.option(
     "--any-versions", is_flag=True, help="Go on although installed packages differ from requirements.txt."
 )
@@ -184,6 +188,89 @@ def new(root: Path | None, chapter: str) -> None:
     from kexue_lib.book.scaffold import new_chapter
 
     sys.exit(new_chapter(Project.find(root), chapter, _console()))
+
+
+@cli.command(epilog=_EXIT)
+@click.pass_obj
+def dist(root: Path | None) -> None:
+    """Pack the built book into dist/executable-kexue-VERSION.zip, which opens from the file system."""
+    from kexue_lib.book.hand_out import hand_out_archive
+
+    sys.exit(hand_out_archive(Project.find(root), _console()))
+
+
+@cli.command(epilog=_EXIT)
+@click.argument("chapters", nargs=-1, metavar="[CHAPTER]...")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The PDF to write; by default below dist.",
+)
+@click.pass_obj
+def pdf(root: Path | None, chapters: tuple[str, ...], output: Path | None) -> None:
+    """Print the built book, or some of its chapters, into one PDF (needs Chromium)."""
+    from kexue_lib.book.hand_out import hand_out_pdf
+
+    sys.exit(hand_out_pdf(Project.find(root), chapters, _console(), output=output))
+
+
+@cli.command(epilog=_EXIT)
+@click.argument("chapters", nargs=-1, metavar="[CHAPTER]...")
+@click.option("--seeds", default="0", show_default=True, metavar="SEEDS", help="Such as 0..9 or 0,3,7..9.")
+@click.option("--scale", "scales", multiple=True, default=("quick",), show_default=True, help="quick or full; repeat.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("-j", "--workers", type=click.IntRange(min=1), help="Runs on the CPU at a time.  [default: cores]")
+@click.option("--scheduler", metavar="ADDRESS", help="A Dask cluster that is there: tcp://host:port.")
+@click.option("--scheduler-file", type=_PATH, help="The file in which its scheduler has left the address.")
+@click.option("--wait", type=float, default=300.0, show_default=True, help="Seconds to wait for its workers.")
+@click.option("--ledger", type=_PATH, help="The file to append to.  [default: _build/regress/ledger.jsonl]")
+@click.option("--baseline", help=_BASELINE)
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help=_TIMEOUT)
+@click.option("--retries", type=click.IntRange(min=0), default=2, show_default=True, help=_RETRIES)
+@click.option("--strict", is_flag=True, help="An unstable claim counts as a failure.")
+@click.option("--dry-run", is_flag=True, help="Say what would be run and how long it would take.")
+@_any_versions
+@click.pass_obj
+def regress(root: Path | None, chapters: tuple[str, ...], **given: Any) -> None:
+    """Run chapters over seeds, scales and devices, and say what moved.
+
+    Each run leaves a row in the ledger. A run that is there already is not repeated, so that the same command goes on
+    where it was interrupted. The runs go to this machine's cores and GPUs, or to a Dask cluster.
+
+    Example: kexue regress --seeds 0..9 --scale quick --scale full
+    """
+    from kexue_lib.book.regress.command import Settings
+    from kexue_lib.book.regress.command import regress as run
+    from kexue_lib.book.regress.grid import parse_seeds
+
+    if given["scheduler"] or given["scheduler_file"]:
+        if given["scheduler"] and given["scheduler_file"]:
+            raise BookError("--scheduler and --scheduler-file name the same thing; give one of them.")
+        if given["workers"]:
+            raise BookError("--workers is for runs on this machine; the cluster at --scheduler has its own workers.")
+    given["workers"] = given["workers"] or _DEFAULT_JOBS
+    given["scales"] = tuple(dict.fromkeys(given["scales"]))
+    settings = Settings(seeds=parse_seeds(given.pop("seeds")), dry=given.pop("dry_run"), **given)
+    sys.exit(run(Project.find(root), chapters, settings, _console()))
+
+
+@cli.command(epilog=_EXIT)
+@click.argument("ledger", required=False, type=_PATH)
+@click.option("--baseline", help=_BASELINE)
+@click.option("-o", "--output", type=_PATH, help="The page to write.  [default: _build/regress/report.md]")
+@click.option("--times/--no-times", default=True, help="Time, memory and machines too.  [default: times]")
+@click.option("--strict", is_flag=True, help="An unstable claim counts as a failure.")
+@click.option("--save", type=_PATH, help="Write the newest row of each run to this file: a ledger to commit.")
+@click.pass_obj
+def ledger(root: Path | None, ledger: Path | None, **given: Any) -> None:
+    """Report on a ledger: every claim over its seeds, what is unstable, what moved, time and memory.
+
+    Without LEDGER it is the one that `kexue regress` appends to, or else the committed one.
+    """
+    from kexue_lib.book.regress.command import show_ledger
+
+    sys.exit(show_ledger(Project.find(root), ledger, _console(), **given))
 
 
 def _console() -> Console:

@@ -14,9 +14,10 @@ from kexue_lib.book.project import Project
 PLACEHOLDER = "https://example.org/executable-kexue"
 
 HOW_TO_SET_URL = (
-    f"The repository's URL in _config.yml is still the placeholder {PLACEHOLDER}: the book has no launch buttons, and "
-    "the setup cell cannot install kexue_lib on Colab. Once the repository is published, set `repository: url:` in "
-    "_config.yml to its address and run `kexue build` again."
+    f"The repository's URL in _config.yml is still the placeholder {PLACEHOLDER}: the book has no launch buttons, no "
+    "absolute addresses (sitemap, link previews, canonical links), and the setup cell cannot install kexue_lib on "
+    "Colab. Once the repository is published, set `repository: url:` in _config.yml to its address and run "
+    "`kexue build` again."
 )
 
 
@@ -32,6 +33,36 @@ class Config:
     def published(self) -> bool:
         """Whether the URL has been set."""
         return self.url != PLACEHOLDER
+
+    @property
+    def github(self) -> tuple[str, str] | None:
+        """Owner and name of the repository, if it is one on GitHub."""
+        host, _, path = self.url.removeprefix("https://").partition("/")
+        owner, _, name = path.partition("/")
+        return (owner, name) if host == "github.com" and owner and name and "/" not in name else None
+
+    @property
+    def site(self) -> str:
+        """The address at which readers find the book, with a slash at its end; empty while it is not published.
+
+        It is ``html: baseurl:`` of ``_config.yml`` if that is set, else the address of the repository's GitHub Pages.
+        """
+        given = str((self.content.get("html") or {}).get("baseurl") or "")
+        if not self.published:
+            return ""
+        if not given and self.github:
+            owner, name = self.github
+            given = f"https://{owner.lower()}.github.io/" + (
+                "" if name.lower() == f"{owner.lower()}.github.io" else name
+            )
+        return given.rstrip("/") + "/" if given else ""
+
+    @property
+    def colab(self) -> str:
+        """What comes before a notebook's path in its address on Colab; empty if Colab cannot open the repository."""
+        if not self.published or not self.github:
+            return ""
+        return f"https://colab.research.google.com/github/{'/'.join(self.github)}/blob/{self.branch}/"
 
 
 def read_config(project: Project) -> Config:

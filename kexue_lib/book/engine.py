@@ -1,4 +1,4 @@
-"""A papermill engine that runs a notebook and then asks the kernel what it had loaded.
+"""A papermill engine that runs a notebook and then asks the kernel what it had loaded and used.
 
 The question is put by ``user_expressions`` without history, so that it is no cell, changes no count and leaves nothing
 in the chapter's namespace. What was loaded before the first cell (the kernel's own machinery) is not counted.
@@ -7,6 +7,7 @@ in the chapter's namespace. What was loaded before the first cell (the kernel's 
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ LOADED = "kexue_loaded"
 ALWAYS = ("ipykernel", "ipython")
 
 _ASK = """
-import json, os, re, sys
+import json, os, re, sys, time
 from importlib import metadata
 
 modules = [(name, getattr(module, "__dict__", {}).get("__file__")) for name, module in list(sys.modules.items())]
@@ -41,6 +42,17 @@ if before is not None:
     for name in names:
         distributions[re.sub("[-_.]+", "-", name).lower()] = metadata.version(name)
 answer = {"prefix": sys.prefix, "folder": folder, "files": files, "tops": tops, "distributions": distributions}
+if before is not None:
+    # The high-water mark of /proc, because getrusage's starts at what the process that started the kernel had used.
+    usage = {"cpu_seconds": time.process_time(), "peak_bytes": None, "gpu": None, "gpu_peak_bytes": None}
+    if os.path.exists("/proc/self/status"):
+        marks = [line.split() for line in open("/proc/self/status") if line.startswith("VmHWM:")]
+        usage["peak_bytes"] = int(marks[0][1]) * 1024 if marks else None
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        usage["gpu"] = torch.cuda.get_device_name()
+        usage["gpu_peak_bytes"] = torch.cuda.max_memory_allocated()
+    answer["usage"] = usage
 answer = json.dumps(answer)
 """
 
@@ -49,14 +61,18 @@ class AskingClient(PapermillNotebookClient):
     """papermill's client, which puts a question to the kernel before the first and after the last cell."""
 
     def papermill_execute_cells(self) -> None:
-        """Execute the cells as papermill does, and note in the metadata what they loaded."""
+        """Execute the cells as papermill does, and note in the metadata what they loaded and used.
+
+        After an error in a cell the kernel is asked as well, but then its answer may be missing.
+        """
         before = self.ask(None)
         super().papermill_execute_cells()
-        if not self.nb.metadata.papermill.get("exception"):
+        failed = self.nb.metadata.papermill.get("exception")
+        with contextlib.suppress(Exception) if failed else contextlib.nullcontext():
             self.nb.metadata[LOADED] = self.ask(before["tops"])
 
     def ask(self, before: list[str] | None) -> dict[str, Any]:
-        """What the kernel has loaded: files of kexue_lib and, other than at first, distributions."""
+        """What the kernel has loaded: files of kexue_lib and, other than at first, distributions, time and memory."""
         space = f"dict(before={before!r}, always={ALWAYS!r})"
         expression = f"(lambda space: (exec({_ASK!r}, space), space['answer'])[1])({space})"
         message = self.kc.execute("", silent=True, store_history=False, user_expressions={"loaded": expression})

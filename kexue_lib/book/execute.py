@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Job:
         timeout: seconds until the run is ended.
         parameters: values that replace the chapter's own.
         options: what else the module needs.
+        env: variables of the environment that the process gets besides the usual ones.
         processes: how many run the chapter together, each with a share of its trainings' batches.
         checkpoints: the folder in which the trainings keep their state, to go on after a crash.
     """
@@ -39,6 +41,7 @@ class Job:
     timeout: float
     parameters: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
     processes: int = 1
     checkpoints: str | None = None
 
@@ -48,11 +51,13 @@ class Job:
         return Path(self.scratch) / "progress"
 
 
-def run_job(job: Job) -> dict[str, Any]:
+def run_job(job: Job, watch: Callable[[], None] | None = None) -> dict[str, Any]:
     """Run a job in its own process group. The result's ``status`` is done, failed, timeout or died.
 
     ``failed``: a cell raised an error (``cell``: its id, ``line``, ``message``, ``traceback``). ``timeout``: the limit
     was passed (``at``: number of the cell). ``died``: the process ended without a result (killed, out of memory).
+
+    ``watch`` is called twice a second while the job runs; what it raises ends the job and goes to the caller.
     """
     began = time.monotonic()
     folder = Path(job.scratch)
@@ -70,8 +75,9 @@ def run_job(job: Job) -> dict[str, Any]:
         [str(folder / "job.json"), str(result_path)],
         folder=folder,
         log=log,
-        env=env,
+        env={**env, **job.env},
         timeout=job.timeout,
+        watch=watch,
         processes=job.processes,
     )
     result: dict[str, Any]

@@ -57,7 +57,7 @@ def refuse_other_versions(project: Project, extra: Iterable[str] = ()) -> None:
         BookError: names each such distribution, the installed version, and the pinned one.
     """
     pins = read_pins(project)
-    needed = _closure(["kexue-lib[lab]", "ipykernel"]) | {canonical(name) for name in extra}
+    needed = closure(["kexue-lib[lab]", "ipykernel"]) | {canonical(name) for name in extra}
     wrong = [
         f"{name}: installed {found or 'not at all'}, pinned {pins[name]}"
         for name in sorted(needed & pins.keys())
@@ -82,7 +82,7 @@ def installed(name: str) -> str | None:
         return None
 
 
-def _closure(roots: Iterable[str]) -> set[str]:
+def closure(roots: Iterable[str]) -> set[str]:
     """The names of all distributions that the roots (with their extras) require and that are installed."""
     from importlib import metadata
 

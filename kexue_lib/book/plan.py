@@ -14,7 +14,7 @@ from kexue_lib.book.project import PARTS, Project
 
 @dataclass(frozen=True)
 class Planned:
-    """A planned chapter; ``order`` counts through the whole book from 1."""
+    """A planned chapter; ``order`` counts through the whole book from 1, ``after`` names chapters that it builds on."""
 
     part: str
     slug: str
@@ -23,6 +23,7 @@ class Planned:
     title_zh: str
     title_en: str
     date: str
+    after: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -53,7 +54,8 @@ def read_plan(project: Project) -> tuple[Planned, ...]:
     """The planned chapters, in reading order.
 
     Raises:
-        BookError: the file is missing or no YAML, an entry lacks a field, a slug or an archive id stands twice.
+        BookError: the file is missing or no YAML, an entry lacks a field, a slug or an archive id stands twice, or
+            ``after`` names a chapter that is not planned.
     """
     entries: list[Planned] = []
     for part in _read(project):
@@ -62,7 +64,7 @@ def read_plan(project: Project) -> tuple[Planned, ...]:
                 entry = Planned(
                     part=part["part"],
                     order=len(entries) + 1,
-                    **{**fields, "date": str(fields["date"])},
+                    **{**fields, "date": str(fields["date"]), "after": tuple(fields.get("after", ()))},
                 )
             except (KeyError, TypeError) as error:
                 raise BookError(
@@ -72,6 +74,10 @@ def read_plan(project: Project) -> tuple[Planned, ...]:
                 if entry.slug == other.slug or entry.archive == other.archive:
                     raise BookError(f"book/plan.yml: {entry.name} and {other.name} have the same slug or archive id.")
             entries.append(entry)
+    slugs = {entry.slug for entry in entries}
+    for entry in entries:
+        if unknown := [slug for slug in entry.after if slug not in slugs]:
+            raise BookError(f"book/plan.yml: {entry.name} comes after {', '.join(unknown)}, which is not in the plan.")
     return tuple(entries)
 
 

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -45,6 +47,7 @@ def run_module(
     log: Path,
     env: dict[str, str],
     timeout: float,
+    watch: Callable[[], None] | None = None,
     processes: int = 1,
 ) -> int | None:
     """Run ``python -m module`` in a process group of its own; its exit status, or None if it ran out of time.
@@ -60,8 +63,10 @@ def run_module(
         log: the file for what it prints.
         env: its environment.
         timeout: seconds until it is ended.
+        watch: called twice a second while it runs; what it raises ends the run and goes to the caller.
         processes: how many ``torchrun`` starts, which tells each its number.
     """
+    until = time.monotonic() + timeout
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -74,8 +79,11 @@ def run_module(
             start_new_session=True,
         )
         try:
-            return process.wait(timeout)
-        except subprocess.TimeoutExpired:
+            while (left := until - time.monotonic()) > 0:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(min(left, 0.5) if watch else left)
+                if watch:
+                    watch()
             return None
         finally:
             end_children(process.pid)

@@ -73,13 +73,16 @@ def run(job: dict[str, Any], folder: Path, *, leads: bool = True) -> dict[str, A
             cwd=str(empty),
         )
     except PapermillExecutionError as error:
+        content = json.loads(target.read_text(encoding="utf-8"))
+        loaded = content["metadata"].pop(LOADED, {})
         return {
             "status": "failed",
-            "cell": _index(json.loads(target.read_text(encoding="utf-8")), error.exec_count),
+            "cell": _index(content, error.exec_count),
             "line": _line(error.traceback),
             "message": f"{error.ename}: {error.evalue}",
             "traceback": "\n".join(error.traceback),
-            "notebook": target.read_text(encoding="utf-8"),
+            "notebook": json.dumps(content),
+            **{key: loaded[key] for key in ("files", "distributions", "usage") if key in loaded},
         }
     loaded = notebook.metadata.pop(LOADED)
     if loaded["prefix"] != sys.prefix:
@@ -91,6 +94,7 @@ def run(job: dict[str, Any], folder: Path, *, leads: bool = True) -> dict[str, A
         "notebook": json.dumps(notebook),
         "files": loaded["files"],
         "distributions": loaded["distributions"],
+        "usage": loaded["usage"],
     }
 
 

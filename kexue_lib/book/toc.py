@@ -10,6 +10,11 @@ import yaml
 from kexue_lib.book.project import Project
 
 
+def listed_pages(project: Project) -> list[str]:
+    """The pages that ``_toc.yml`` lists, in its order, without suffixes."""
+    return list(_files(yaml.safe_load(project.toc.read_text(encoding="utf-8"))))
+
+
 def toc_problems(project: Project) -> list[str]:
     """What is wrong with ``_toc.yml``: a chapter missing, unknown, or out of the plan's order; a page that is not."""
     try:
@@ -30,7 +35,7 @@ def toc_problems(project: Project) -> list[str]:
     found += [f"_toc.yml: {page} is listed twice." for page in sorted(set(files)) if files.count(page) > 1]
     if not found and listed != expected:
         found.append(f"_toc.yml: the chapters are not in the order of book/plan.yml, which is: {', '.join(expected)}.")
-    generated = {"book/ledger", "book/benchmarks"}
+    generated = {"book/ledger", "book/map", "book/benchmarks"}
     for page in files:
         if page not in listed and page not in generated and not (project.root / f"{page}.md").is_file():
             found.append(f"_toc.yml: there is no page {page}.md.")

@@ -59,7 +59,8 @@ STEP = """
 from IPython.display import display
 
 display({"application/vnd.kexue.step+json": {"schema": 1, "derivation": "toy", "id": "D1", "kind": "exact",
-         "status": "proved", "links": []}, "text/plain": "D1: proved"}, raw=True)
+         "status": "proved", "uses": [], "unfolds": [], "rests_on": [], "by": "by hand", "dims": {}, "links": []},
+         "text/plain": "D1: proved"}, raw=True)
 """
 
 
@@ -146,7 +147,7 @@ def make_checkout(root: Path) -> Checkout:
     )
     there.write("_toc.yml", "format: jb-book\nroot: book/index\n")
     there.write("book/index.md", "# Test\n")
-    there.write(".gitignore", "_build/\n__pycache__/\nbook/ledger.md\nbook/_generated/\n")
+    there.write(".gitignore", "_build/\n__pycache__/\nbook/ledger.md\nbook/map.md\nbook/steps/\nbook/_generated/\n")
     there.write("requirements.txt", "")
     shutil.copy(REPOSITORY / "book" / "plan.yml", there.root / "book" / "plan.yml")
     (there.root / "notebooks").mkdir()
@@ -154,6 +155,7 @@ def make_checkout(root: Path) -> Checkout:
     there.write("kexue_lib/alpha.py", "VALUE = 1\n")
     there.write("kexue_lib/beta.py", "VALUE = 2\n")
     there.write("kexue_lib/lab/__init__.py", 'def announce(minutes):\n    print("announced", minutes)\n')
+    shutil.copy(REPOSITORY / "kexue_lib" / "lab" / "markdown.py", there.root / "kexue_lib" / "lab" / "markdown.py")
     there.write(
         "kexue_lib/derive/__init__.py",
         """\

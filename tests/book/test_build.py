@@ -136,7 +136,7 @@ def test_other_versions_than_the_pinned_ones_are_refused_unless_asked_for(built:
     assert "it was made with tqdm" in done.stdout
 
 
-@pytest.mark.parametrize("command", [[], ["build"], ["run"], ["check"], ["new"]])
+@pytest.mark.parametrize("command", [[], ["build"], ["run"], ["check"], ["new"], ["regress"], ["ledger"]])
 def test_help_names_the_exit_statuses(built: Checkout, command: list[str]) -> None:
     done = built.kexue(*command, "--help")
     assert done.returncode == 0

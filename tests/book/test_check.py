@@ -182,10 +182,14 @@ def test_unknown_prerequisites_are_told(built: Checkout) -> None:
 
 def test_the_ledger_counts_what_the_notebooks_say(built: Checkout) -> None:
     text = ledger(built.project)
-    row = next(line for line in text.splitlines() if "chapters/attention/entropy-invariant-softmax.ipynb" in line)
-    assert [cell.strip() for cell in row.split("|")[2:-1]] == [
-        "quick, cpu", "1", "0", "0", "0", "7", "1", "0", "0", "1", "0", "0", "0",
-    ]  # fmt: skip
+    rows = [line for line in text.splitlines() if line.startswith("| [A quick derivation of the entropy-invariant")]
+    assert [[cell.strip() for cell in row.split("|")[2:-1]] for row in rows] == [
+        ["1", "0", "0", "0", "1"],  # steps
+        ["7", "1", "0", "0", "8"],  # mutants
+        ["1", "0", "0", "0", "1"],  # claims
+    ]
+    assert "| **All** | **7** | **1** | **0** | **0** | **8** |" in text
+    assert "run: quick,\N{NO-BREAK SPACE}cpu" in text
     assert "35 chapters of the 36 planned ones are not there yet" in text
     built.project.chapters[0].audit.unlink()
     assert "not audited" in ledger(built.project)
@@ -207,3 +211,10 @@ def test_the_map_shows_all_chapters_and_links_those_that_are_there(built: Checko
     assert sum("being written" in row for row in rows) == 1
     assert sum("planned" in row for row in rows) == 34
     assert CLAIMS
+
+
+def test_a_line_of_the_committed_ledger_that_is_no_row_is_a_problem(built: Checkout) -> None:
+    built.write("book/records/ledger.jsonl", '{"schema": 1}\n')
+    done = built.kexue("check", "--no-audit")
+    assert done.returncode == 1
+    assert "ledger.jsonl, line 1 is no valid row and is left out: " in done.stdout

@@ -17,11 +17,19 @@ QUERIES = {
     "verdicts": "how-to-read.html",
     "entropy_invariant_attention": "library.html",
     "Chiang": "bibliography.html",
+    "factor helps on texts longer": CHAPTER,  # words of a claim
+    "weigh the square": CHAPTER,  # the reason of a step
+    "Jensen's inequality": CHAPTER,
+    "Laplace's method": CHAPTER,
     "熵不变性Softmax的一个快速推导": CHAPTER,
     "熵不变性": CHAPTER,
     "缩放规律": CHAPTER,
     "对数缩放因子": CHAPTER,
     "隐藏在动量中的梯度累积": "bibliography.html",
+    "训练1000层的Transformer究竟有什么困难": "chapters/depth/deepnet-1000-layers.html",
+    "梯度流": "chapters/optimization/gradient-flow.html",
+    "无法预测的词": "chapters/language/unargmaxable-words.html",
+    "困难": "chapters/depth/deepnet-1000-layers.html",
 }
 
 
@@ -45,6 +53,17 @@ def page(browser: Any) -> Any:
 def test_a_reader_finds(query: str, page: Any, address: str) -> None:
     found = results(page, address, query)
     assert QUERIES[query] in [link.rpartition("book/")[2] for link in found[:5]], found
+    assert not [link for link in found if "steps/" in link], (
+        "a map of steps hides its chapter, which has the same words"
+    )
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("query", "place"), [("D3.6", "#D3.6"), ("C7a", "#C7a")])
+def test_steps_and_claims_are_found_by_name(query: str, place: str, page: Any, address: str) -> None:
+    results(page, address, query)
+    links = page.eval_on_selector_all("#search-results li > a", "links => links.map(a => a.getAttribute('href'))")
+    assert any(link.endswith(f"{CHAPTER}{place}") for link in links), links
 
 
 @pytest.mark.browser

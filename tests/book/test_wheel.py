@@ -88,6 +88,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"kexue_lib", f"{wheel.name.partition('-py3')[0]}.dist-info"}
     assert "kexue_lib/py.typed" in names
+    assert "kexue_lib/book/redirect.html" in names
     sources = {p.relative_to(PROJECT.root).as_posix() for p in (PROJECT.root / "kexue_lib").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == sources
 
