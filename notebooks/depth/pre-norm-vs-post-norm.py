@@ -86,10 +86,8 @@ from kexue_lib.derive import Derivation, Interval, eq, ge, le, mean, tends
 #
 # A network of $N$ layers has $M = 2N$ sublayers, attention and feed-forward in turn. The sublayer $t$ has a branch $F_t$. A
 # stream of vectors $x_1, x_2, \dots, x_{M+1}$ runs past all branches. $x_1$ is the embedded input, of size one: every norm
-# makes the root mean square of its entries equal to one. The two designs are
-#
-# $$\text{Pre:}\quad x_{t+1} = x_t + F_t(\operatorname{Norm} x_t), \qquad
-# \text{Post:}\quad x_{t+1} = \operatorname{Norm}(x_t + F_t(x_t)).$$
+# makes the root mean square of its entries equal to one. In Pre Norm, $x_{t+1} = x_t + F_t(\operatorname{Norm} x_t)$; in Post Norm,
+# $x_{t+1} = \operatorname{Norm}(x_t + F_t(x_t))$.
 #
 # Behind the last sublayer Pre Norm needs one more norm, because its stream may have any size there; Post Norm has it already.
 #
@@ -290,13 +288,22 @@ display(
 #
 # ## 3 Two layers or a wide one
 #
-# Now put two neighbours side by side: give the branch $t + 1$ the input of the branch $t$. The post's claim is
-#
-# $$F_t(\operatorname{Norm} x_t) + F_{t+1}(\operatorname{Norm} x_{t+1}) \approx F_t(\operatorname{Norm} x_t) +
-# F_{t+1}(\operatorname{Norm} x_t).$$
-#
-# The right side is *one* sublayer of double width. The error is the response of $F_{t+1}$ to a small change $\varepsilon a$ of
-# its input, to first order its Jacobian times the change. We write it with two inputs; more change nothing.
+# Now put two neighbours side by side: give the second branch the input of the first. The two then are *one* sublayer of double
+# width. The post's claim is that for large $t$ this makes little difference. What it makes, exactly, is this:
+
+# %% tags=["hide-input"]
+D.exact(
+    "D3.1",
+    eq(
+        x[2] - (x[0] + branch[1](norm(x[0])) + branch[2](norm(x[0]))),
+        branch[2](norm(x[1])) - branch[2](norm(x[0])),
+    ),
+    by="two sublayers, less one of double width",
+)
+
+# %% [markdown]
+# The error is the response of the second branch to a small change $\varepsilon a$ of its input, to first order its Jacobian times the
+# change. We write it with two inputs; more change nothing.
 
 # %% tags=["hide-input"]
 h1, h2, a1, a2 = symbols("h_1 h_2 a_1 a_2", real=True)
@@ -305,7 +312,7 @@ F = Function("F", real=True)
 error = Function("e", positive=True)
 display(
     D.series(
-        "D3.1",
+        "D3.2",
         eq(
             F(h1 + eps * a1, h2 + eps * a2),
             F(h1, h2) + eps * (a1 * Derivative(F(h1, h2), h1) + a2 * Derivative(F(h1, h2), h2)) + O(eps**2),
@@ -313,7 +320,7 @@ display(
         by="Taylor's theorem",
     ),
     D.assume(
-        "D3.2",
+        "D3.3",
         eq(error(T), kappa * turn(T, 1)),
         by="the Jacobian of a branch changes lengths by a factor $\\kappa$, relative to the size of its value",
     ),
@@ -321,7 +328,7 @@ display(
         "D3",
         tends(sqrt(T) * kappa * turn(T, 1), T, oo, kappa),
         by="so the relative error of merging is about $\\kappa/\\sqrt t$",
-        uses=["D3.2"],
+        uses=["D3.3"],
     ),
 )
 
@@ -335,19 +342,19 @@ theta, phi = Symbol("theta", positive=True), Symbol("varphi", real=True)
 kernel = Function("k", real=True)
 D.domain.update({theta: Interval(0.01, 3.1)})
 display(
-    D.define("D3.3", eq(kernel(theta), (sin(theta) + (pi - theta) * cos(theta)) / pi), by="cosine of two outputs"),
+    D.define("D3.4", eq(kernel(theta), (sin(theta) + (pi - theta) * cos(theta)) / pi), by="cosine of two outputs"),
     D.exact(
-        "D3.4",
+        "D3.5",
         eq(2 / pi * sp.Integral(cos(phi) * cos(phi - theta), (phi, theta - pi / 2, pi / 2)), kernel(theta)),
         by="where both inputs of the relu are positive",
     ),
     D.series(
-        "D3.5",
+        "D3.6",
         eq(2 - 2 * kernel(theta), theta**2 - 2 * theta**3 / (3 * pi) + O(theta**4)),
         by="two inputs an angle $\\theta$ apart give outputs $\\theta$ apart, to first order",
     ),
     D.limit(
-        "D3.6",
+        "D3.7",
         tends(sqrt((2 - 2 * kernel(theta)) / (2 - 2 * cos(theta))), theta, 0, 1),
         by="so $\\kappa = 1$ for such a branch",
     ),
@@ -581,7 +588,7 @@ display(
 )
 
 # %% [markdown]
-# So the reading of C5 is right in a precise sense: at the start of training "the gradient is larger at the bottom" and "the upper
+# So the post's reading (claim C5) is right in a precise sense: at the start of training "the gradient is larger at the bottom" and "the upper
 # layers add little depth" are one law, $w_t = 1/t$. The gradients of a branch's parameters fall like $l^{-1/2}$. In Post Norm every
 # share is one half, and the same argument predicts level gradients. Measured ones decay towards the bottom instead, as Figure 2
 # and the chapter on DeepNet show. So in Post Norm the assumption of independent branches fails somewhere on the way back.
@@ -671,7 +678,7 @@ claims.register(
     kind="approximation",
     how=r"error $\kappa/\sqrt t$ to first order; random networks",
     criteria=[
-        settled(D["D3"], "rate", assuming=["D3.2"]),
+        settled(D["D3"], "rate", assuming=["D3.3"]),
         Criterion("rate", "merge error of Pre Norm: exponent within 0.1 of $-1/2$", near("Pre", -0.5)),
         Criterion(
             "late",
@@ -679,7 +686,7 @@ claims.register(
             lambda m: m["last quarter, Pre"] <= m["last quarter, Post"] / 4,
         ),
     ],
-    evidence=["D3.1", "D3.6"],
+    evidence=["D3.1", "D3.2", "D3.7"],
 )
 claims.register(
     "C3b",
@@ -937,7 +944,7 @@ for (kind, what), fit in fits.items():
         print(f"{kind} Norm, exponent of the {what}:", lab.approx(fit.slope, 2))
 
 # %% [markdown]
-# The merge error follows the distance of the inputs closely, so $\kappa$ is about one, as [D3.6](#D3.6) says. The first few
+# The merge error follows the distance of the inputs closely, so $\kappa$ is about one, as [D3.7](#D3.7) says. The first few
 # sublayers lie lower: an attention layer over 8 random tokens averages, and its value is smaller than one.
 #
 # ### Paths and gradients
@@ -1418,5 +1425,7 @@ display(
 # ([arXiv 2004.08249](https://arxiv.org/abs/2004.08249)) and DeepNet ([arXiv 2203.00555](https://arxiv.org/abs/2203.00555)) made
 # deep Post Norm networks trainable. The view of residual networks as ensembles of short paths is that of Veit et al.
 # ([arXiv 1605.06431](https://arxiv.org/abs/1605.06431)), and the growth like $\sqrt t$ was used by De and Smith to initialise residual
-# networks ([arXiv 2002.10444](https://arxiv.org/abs/2002.10444)). Large language models are built with Pre Norm all the same, and
-# studies that prune their upper layers find again that many of them are hardly missed.
+# networks ([arXiv 2002.10444](https://arxiv.org/abs/2002.10444)). Large language models are built with Pre Norm all the same.
+# Gromov et al. ([arXiv 2403.17887](https://arxiv.org/abs/2403.17887)) found that up to half of their upper layers can be removed at
+# little cost, and Sun et al. ([arXiv 2502.05795](https://arxiv.org/abs/2502.05795)) trace this "curse of depth" to the growth of the
+# stream and scale the norms of layer $l$ by $1/\sqrt l$.
