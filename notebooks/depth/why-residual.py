@@ -981,7 +981,7 @@ claims.table()
 deepest = run.pick(quick=256, full=1024) // shrink
 ladder = [layers for layers in (4, 16, 64, 256, 1024) if layers <= max(64, deepest)]
 width = run.pick(quick=64, full=128)
-crowd = max(2, run.pick(quick=8, full=12) // shrink)
+crowd = max(2, 8 // shrink)
 images, labels = lab.data.digits()
 pixels = torch.from_numpy(images.reshape(len(images), -1)).double()
 pixels = pixels - pixels.mean(0)
@@ -1229,7 +1229,7 @@ print(
 
 # %% tags=["experiment", "hide-input"]
 grid = [2.0**power for power in range(-12, 9)]
-few = max(2, run.pick(quick=2, full=12) // shrink)
+few = max(2, run.pick(quick=2, full=6) // shrink)
 trial = task(few, run.pick(quick=64, full=128), "rates")
 stable = {}
 for kind in ("plain", "rescaled", "inv_sqrt", "inv"):
@@ -1425,7 +1425,7 @@ print("tied: slope of the logarithm against the root of N", lab.approx(tied_slop
 
 # %% tags=["experiment", "hide-input"]
 schedule = [layers for layers in ladder if layers <= max(64, run.pick(quick=64, full=deepest))]
-powers_tried = np.arange(-10, 3)
+powers_tried = np.arange(run.pick(quick=-10, full=-14), 3)
 steps = max(20, run.pick(quick=40, full=500) // shrink)
 batch = run.pick(quick=32, full=128)
 
