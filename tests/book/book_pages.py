@@ -224,6 +224,16 @@ _UNREACHABLE = """() => [...document.querySelectorAll("body *")].filter(e => {
     return e.tabIndex < 0 && !e.querySelector("a[href], button, input, [tabindex]");
   }).slice(0, 5).map(e => `<${e.tagName.toLowerCase()} class="${e.className}">`)"""
 
+# Equations that are wider than their box, and do not start at their beginning or cannot be scrolled to their end.
+_STUCK = """() => [...document.querySelectorAll("div.math")].filter(e => {
+    const start = e.scrollLeft, hidden = e.scrollWidth - e.clientWidth;
+    if (!e.clientWidth || hidden < 1) return false;
+    e.scrollLeft = e.scrollWidth;
+    const end = e.scrollLeft;
+    e.scrollLeft = 0;
+    return start !== 0 || Math.abs(end - hidden) > 1.5;
+  }).map(e => e.textContent.slice(0, 60))"""
+
 # What axe-core need not see: it takes a second for each thousand elements, and MathJax makes tens of thousands, as code
 # that is folded away does.
 _STRIP = """() => {
@@ -338,6 +348,7 @@ def look(visit: Visit, views: list[tuple[int, str]] = VIEWS) -> list[str]:
         page.evaluate(_SETTLED)
         seen = [f"overflow: {text}" for text in page.evaluate(_OVERFLOW)]
         seen += [f"scrolls, but not by the keyboard: {text}" for text in page.evaluate(_UNREACHABLE)]
+        seen += [f"an equation cannot be seen to its end: {text!r}" for text in page.evaluate(_STUCK)]
         background, text = page.evaluate(_LUMINANCE)
         if (background < 0.5) != (scheme == "dark"):
             seen.append(f"the background is {'dark' if background < 0.5 else 'light'} in {scheme} mode")
