@@ -54,7 +54,7 @@ def _fitted(canvas: Figure, title: str, largest: int, width: float, height: floa
     """Write the title as large as its room allows, in pixels."""
     text = canvas.text(0.04, 0.565, "", color=_INK, weight="bold", va="center", linespacing=1.25)
     for size in range(largest, 9, -2):
-        text.set_size(size)
+        text.set_fontsize(size)
         text.set_text("\n".join(textwrap.wrap(title, max(8, int(width / (0.6 * size * _DPI / 72))))))
         box = text.get_window_extent()
         if box.width <= width and box.height <= height:
