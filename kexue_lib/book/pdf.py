@@ -31,7 +31,6 @@ _ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-back
 
 #: Open what readers unfold (print.css leaves the code out), load every picture, shrink equations that are too wide.
 _PREPARE = """async () => {
-  await window.MathJax?.startup?.promise;
   document.documentElement.dataset.theme = "light";
   document.querySelectorAll("article details").forEach(d => d.open = true);
   document.querySelectorAll("img[loading=lazy]").forEach(i => i.loading = "eager");
@@ -47,14 +46,23 @@ _PREPARE = """async () => {
 }"""
 
 
+#: The page may typeset its equations piece by piece; this is true when none is left.
+_TYPESET = "() => [...document.querySelectorAll('.math')].every(e => e.querySelector('mjx-container'))"
+
+#: The words of the headings, without the sign that links to each.
+_HEADINGS = """() => [...document.querySelectorAll("article :is(h1, h2, h3, h4)")].map(heading =>
+  [...heading.childNodes].filter(n => !n.classList?.contains("headerlink")).map(n => n.textContent).join(""))"""
+
+
 @dataclass(frozen=True)
 class Printed:
-    """A page of the book on paper: its name, title and PDF, and the number of its first page."""
+    """A page of the book on paper: its name, title and PDF, the number of its first page, and its headings."""
 
     name: str
     title: str
     content: bytes
     first: int
+    headings: tuple[str, ...]
 
 
 def make_pdf(site: Path, names: Sequence[str], target: Path, *, book: str, about: str, address: str = "") -> int:
@@ -106,6 +114,7 @@ def make_pdf(site: Path, names: Sequence[str], target: Path, *, book: str, about
         writer.append(io.BytesIO(piece.content), import_outline=True)
     _lead_inside(writer, site, printed, ahead, address)
     _read_as_characters(writer)
+    _name_bookmarks(writer, [heading for piece in printed for heading in piece.headings])
     writer.set_page_label(0, ahead - 1, style=PageLabelStyle.LOWERCASE_ROMAN)
     writer.set_page_label(ahead, len(writer.pages) - 1, style=PageLabelStyle.DECIMAL, start=1)
     writer.add_metadata({"/Title": book, "/Author": about, "/Creator": "kexue", "/Producer": "Chromium, pypdf"})
@@ -122,13 +131,15 @@ def _print(browser: Any, site: Path, name: str, first: int) -> Printed:
         page.emulate_media(media="print", color_scheme="light")
         page.goto((site / f"{name}.html").resolve().as_uri())
         page.wait_for_load_state("load")
+        page.wait_for_function(_TYPESET)
         page.evaluate(_PREPARE)
         title = page.title().rpartition(" — ")[0] or page.title()
+        headings = page.evaluate(_HEADINGS)
         page.add_style_tag(content=_running(title, first))
         content = page.pdf(prefer_css_page_size=True, print_background=True, outline=True, tagged=True)
     finally:
         page.close()
-    return Printed(name, title, content, first)
+    return Printed(name, title, content, first, tuple(" ".join(heading.split()) for heading in headings))
 
 
 def _running(title: str, first: int) -> str:
@@ -212,6 +223,24 @@ def _lead_inside(writer: Any, site: Path, printed: Sequence[Printed], ahead: int
     for key in ("/Dests", "/Names"):
         if key in names:
             del names[key]
+
+
+def _name_bookmarks(writer: Any, headings: Sequence[str]) -> None:
+    """Give the bookmarks the headings' words: where a heading was broken into lines, Chromium joins two of them."""
+    from pypdf.generic import NameObject, TextStringObject
+
+    known = {re.sub(r"\s", "", heading): heading for heading in headings}
+
+    def walk(item: Any) -> None:
+        while item is not None:
+            node = item.get_object()
+            if title := known.get(re.sub(r"\s", "", str(node.get("/Title", "")))):
+                node[NameObject("/Title")] = TextStringObject(title)
+            if "/First" in node:
+                walk(node["/First"])
+            item = node.get("/Next")
+
+    walk(writer.root_object.get("/Outlines", {}).get("/First"))
 
 
 def _read_as_characters(writer: Any) -> None:
