@@ -265,8 +265,8 @@ def _devices(settings: Settings, client: Any, console: Console) -> dict[str, tup
         cluster.await_workers(client, wanted, settings.wait, lambda text: say(console, text))
     elif "cuda" in wanted and not (cluster.slots(client)["cuda"] if client is not None else cluster.local_gpus()):
         raise BookError(
-            "torch finds no GPU on this machine, and runs with --device cuda, or of a scale that is not quick, want one. "
-            "Give --device cpu to have them on the CPU all the same, or a --scheduler whose workers have GPUs."
+            "torch finds no GPU on this machine, and runs with --device cuda, or of a scale that is not quick, want "
+            "one. Give --device cpu to have them on the CPU all the same, or a --scheduler whose workers have GPUs."
         )
     return devices
 
