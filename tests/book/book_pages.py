@@ -340,6 +340,8 @@ def visited(browser: Any, base: str, name: str, width: int = 1440, scheme: str =
 
 def look(visit: Visit, views: list[tuple[int, str]] = VIEWS) -> list[str]:
     """Say what is wrong with a page in several widths and colour schemes."""
+    from playwright.sync_api import TimeoutError
+
     page = visit.page
     found = [f"TeX in sight: {text!r}" for text in page.evaluate(_LEFTOVERS)]
     found += [f"not typeset: {text!r}" for text in page.evaluate(_UNTYPESET)]
@@ -349,6 +351,8 @@ def look(visit: Visit, views: list[tuple[int, str]] = VIEWS) -> list[str]:
         page.set_viewport_size({"width": width, "height": 900})
         page.evaluate(_SETTLED)
         seen = [f"overflow: {text}" for text in page.evaluate(_OVERFLOW)]
+        with contextlib.suppress(TimeoutError):  # the page answers a resize a moment later
+            page.wait_for_function(f"() => !({_UNREACHABLE})().length", timeout=3000)
         seen += [f"scrolls, but not by the keyboard: {text}" for text in page.evaluate(_UNREACHABLE)]
         seen += [f"an equation cannot be seen to its end: {text!r}" for text in page.evaluate(_STUCK)]
         background, text = page.evaluate(_LUMINANCE)
