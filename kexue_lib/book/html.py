@@ -33,7 +33,7 @@ _TOOLS = ("jupyter-book", "sphinx", "myst-nb", "myst-parser", "sphinx-book-theme
 _ALWAYS_LOADED = ("kexue_lib.book.heads", "sphinx_reredirects")
 
 #: Modules of ours that are extensions of Sphinx, or decide what one does.
-_EXTENSIONS = ("anchors", "chapter_head", "heads", "markup", "previews", "reading", "search")
+_EXTENSIONS = ("anchors", "chapter_head", "full_record", "heads", "markup", "previews", "reading", "search")
 
 
 def make_html(project: Project, config: Config, console: Console) -> bool:

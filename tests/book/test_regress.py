@@ -154,8 +154,8 @@ def test_a_long_run_that_was_cut_off_goes_on_with_its_trainings_and_a_finished_o
             state.write_text("half way")
             time.sleep(300)
     """)
-    assert run(stub, scales=("full",), device="cpu", timeout=2.0)[0] == 1
-    assert run(stub, scales=("full",), device="cpu", timeout=30.0)[0] == 0
+    assert run(stub, scales=("full",), device="cpu", timeout=5.0)[0] == 1
+    assert run(stub, scales=("full",), device="cpu", timeout=60.0)[0] == 0
     assert [(made["status"], made["resumed"]) for made in stub.rows] == [("timeout", False), ("done", True)]
     assert [path for path in (stub.checkout.root / "_build" / "checkpoints").rglob("*") if path.is_file()] == []
 
@@ -243,6 +243,9 @@ def test_without_a_gpu_the_device_cuda_is_refused(stub: Stub, monkeypatch: pytes
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(BookError, match="torch finds no GPU"):
         run(stub, device="cuda")
+    with pytest.raises(BookError, match="Give --device cpu to have them on the CPU all the same"):
+        run(stub, scales=("quick", "full"))
+    assert stub.started == []
 
 
 # On a cluster -----------------------------------------------------------------------------------------------------
@@ -323,7 +326,7 @@ def test_hundreds_of_runs_on_fifty_workers_stay_responsive(tmp_path: Path) -> No
     session, seconds, gap = simulated(tmp_path, runs=600, workers=50)
     rows = Ledger(session.ledger.path, tmp_path, print).new_rows()
     assert len({(r["chapter"], r["seed"]) for r in rows}) == len(rows) == 600
-    assert gap < 5  # 0.3 on an idle machine; how long an interrupt would wait
+    assert gap < 10  # 1.5 on a busy machine; how long an interrupt would wait
     assert seconds < 60
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
 

@@ -116,7 +116,7 @@ def demands(client: Any) -> dict[str, dict[str, int]]:
 
 
 def await_workers(client: Any, devices: Sequence[str], seconds: float, say: Callable[[str], None]) -> None:
-    """Wait until the cluster has a worker for each device; for any device if none is named.
+    """Wait until the cluster has a worker for each device.
 
     Raises:
         BookError: there is none after this many seconds.
@@ -125,9 +125,8 @@ def await_workers(client: Any, devices: Sequence[str], seconds: float, say: Call
     while True:
         there = slots(client)
         missing = [device for device in devices if not there[device]]
-        if not missing and any(there.values()):
+        if not missing:
             return
-        missing = missing or list(there)
         if time.monotonic() > until:
             names = " or ".join(f"{RESOURCE[device]}=1" for device in missing)
             raise BookError(

@@ -48,7 +48,7 @@ class Settings:
 
     Args:
         seeds, scales: of the grid.
-        device: "cpu", "cuda" or "auto": CPU for quick runs; for others the GPU if there is one.
+        device: "cpu", "cuda" or "auto": the CPU for quick runs, a GPU for others.
         ledger: the file to append to; by default below ``_build``.
         baseline: a ledger's file or a tag to compare with; by default the committed ledger, if there is one.
         scheduler, scheduler_file: a Dask cluster that is there; by default one inside this process.
@@ -249,8 +249,6 @@ def _cluster(settings: Settings, scratch: Path, stack: contextlib.ExitStack) -> 
         return stack.enter_context(cluster.running_cluster(settings.scheduler, settings.scheduler_file))
     wants_gpu = settings.device == "cuda" or (settings.device == "auto" and set(settings.scales) != {"quick"})
     gpus = cluster.local_gpus() if wants_gpu else []
-    if settings.device == "cuda" and not gpus:
-        raise BookError("--device cuda, but torch finds no GPU on this machine. Choose --device cpu, or a --scheduler.")
     folder = scratch / "dask"
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     return stack.enter_context(cluster.local_cluster(settings.workers, gpus, folder))
@@ -258,16 +256,18 @@ def _cluster(settings: Settings, scratch: Path, stack: contextlib.ExitStack) -> 
 
 def _devices(settings: Settings, client: Any, console: Console) -> dict[str, tuple[str, ...]]:
     """The devices for each scale; on a cluster that is there, wait until it has a worker for each."""
-    if settings.remote:
-        cluster.await_workers(client, [], settings.wait, lambda text: say(console, text))
-    devices: dict[str, tuple[str, ...]] = dict.fromkeys(settings.scales, (settings.device,))
     if settings.device == "auto":
-        asked = client is not None or set(settings.scales) != {"quick"}
-        gpu = asked and bool(cluster.slots(client)["cuda"] if client is not None else cluster.local_gpus())
-        devices = {s: ("cpu",) if s == "quick" or not gpu else ("cuda",) for s in settings.scales}
+        devices: dict[str, tuple[str, ...]] = {s: ("cpu",) if s == "quick" else ("cuda",) for s in settings.scales}
+    else:
+        devices = dict.fromkeys(settings.scales, (settings.device,))
+    wanted = sorted({device for some in devices.values() for device in some})
     if settings.remote:
-        wanted = sorted({device for some in devices.values() for device in some})
         cluster.await_workers(client, wanted, settings.wait, lambda text: say(console, text))
+    elif "cuda" in wanted and not (cluster.slots(client)["cuda"] if client is not None else cluster.local_gpus()):
+        raise BookError(
+            "torch finds no GPU on this machine, and runs with --device cuda, or of a scale that is not quick, want "
+            "one. Give --device cpu to have them on the CPU all the same, or a --scheduler whose workers have GPUs."
+        )
     return devices
 
 

@@ -83,7 +83,7 @@ def _overview(summary: Mapping[Group, GroupSummary], stale: Callable[[dict[str, 
     for (chapter, scale, device), group in summary.items():
         claims = list(group.claims.values())
         usual = Counter(claim.usual for claim in claims)
-        line = [chapter, scale, device, _span(list(group.rows)), str(len(group.rows) - len(group.ended))]
+        line = [chapter, scale, device, span(list(group.rows)), str(len(group.rows) - len(group.ended))]
         line += [str(len(claims)), str(sum(claim.stable for claim in claims))]
         line += [str(usual[verdict]) for verdict in ("holds", "partly", "fails", "open")]
         table.rows.append((*line, str(sum(map(stale, group.rows.values())))) if stale else tuple(line))
@@ -193,10 +193,10 @@ def _name(group: Group) -> str:
     return f"{chapter} ({scale}, {device})"
 
 
-def _span(seeds: Sequence[int]) -> str:
+def span(seeds: Sequence[int]) -> str:
     """Seeds as ``--seeds`` takes them.
 
-    >>> _span([0, 1, 2, 5])
+    >>> span([0, 1, 2, 5])
     '0..2,5'
     """
     pieces: list[list[int]] = []
