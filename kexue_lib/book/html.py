@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kexue_lib.book.config import Config
+from kexue_lib.book.finish import finish_pages
 from kexue_lib.book.mathjax import DISTRIBUTION, copy_mathjax
 from kexue_lib.book.place import digest, place
 from kexue_lib.book.project import Project
@@ -116,7 +117,7 @@ def _drop_what_sphinx_would_not_renew(project: Project, folder: Path, config: Pa
     Sphinx would leave pages behind that are no more, and would not read again what it has read with other tools.
     """
     mark = folder.parent / "read-with"
-    extensions = [Path(__file__).with_name(f"{name}.py") for name in ("anchors", "markup", "search")]
+    extensions = [Path(__file__).with_name(f"{name}.py") for name in ("anchors", "markup", "reading", "search")]
     inputs = [digest(path.read_bytes()) for path in (project.toc, config, *extensions)] + _versions()
     if not mark.is_file() or mark.read_text(encoding="utf-8") != digest("\n".join(inputs)):
         shutil.rmtree(folder, ignore_errors=True)
@@ -132,6 +133,7 @@ def _swap(made: Path, html: Path, scratch: Path) -> None:
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
     shutil.copytree(made, new)
+    finish_pages(new)
     if html.exists():
         html.rename(old)
     new.rename(html)

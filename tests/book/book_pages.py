@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gzip
 import http.server
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -135,6 +138,19 @@ def images_without_text(site: Path) -> list[str]:
     return found
 
 
+def unmarked_chinese(site: Path) -> list[str]:
+    """Chinese text that a screen reader would read as English: in no element with ``lang="zh"``."""
+    found = []
+    for page in pages(site):
+        for text in (parse(page).body or parse(page)).find_all(string=re.compile("[\u4e00-\u9fff]")):
+            inside = {parent.name for parent in text.parents}
+            if not inside & {"script", "style", "svg"} and not any(
+                str(parent.get("lang", "")).startswith("zh") for parent in text.parents
+            ):
+                found.append(f"{page.relative_to(site)}: {text.strip()[:40]}")
+    return found
+
+
 def _is_foreign(value: str) -> bool:
     return bool(re.match(r"(https?:)?//", value))
 
@@ -201,8 +217,65 @@ _LUMINANCE = """() => {
 }"""
 
 
-def look(browser: Any, base: str, name: str, *, width: int, scheme: str, height: int = 900) -> list[str]:
-    """Open a page as a reader would, and say what is wrong with it.
+# What scrolls sideways has to be a stop of the tab key (or to hold one).
+_UNREACHABLE = """() => [...document.querySelectorAll("body *")].filter(e => {
+    if (e.scrollWidth <= e.clientWidth + 1 || !e.clientWidth) return false;
+    if (!/auto|scroll/.test(getComputedStyle(e).overflowX)) return false;
+    return e.tabIndex < 0 && !e.querySelector("a[href], button, input, [tabindex]");
+  }).slice(0, 5).map(e => `<${e.tagName.toLowerCase()} class="${e.className}">`)"""
+
+# What axe-core need not see: it takes a second for each thousand elements, and MathJax makes tens of thousands, as code
+# that is folded away does.
+_STRIP = """() => {
+  document.querySelectorAll("details:not([open]) > :not(summary)").forEach(e => e.remove());
+  document.querySelectorAll("mjx-container").forEach(e =>
+    e.hasAttribute("tabindex") ? e.replaceChildren("x") : e.replaceWith("x"));
+}"""
+
+_AXE = """async ([rules, parts]) => {
+  const options = {resultTypes: ["violations"], preload: false, ...rules};
+  const sections = [...document.querySelectorAll("article section section")].slice(3);
+  if (parts) sections.forEach(e => e.remove()); // one kind of content repeated: three pieces tell the colours of all
+  const {violations} = await axe.run(document, options);
+  return violations.filter(v => ["serious", "critical"].includes(v.impact)).map(v =>
+    `${v.id} (${v.impact}), ${v.nodes.length} times: ${v.nodes[0].html.slice(0, 120)}`);
+}"""
+
+_TYPESET = """() => !document.querySelector('script[src*="mathjax"]')
+  || document.documentElement.dataset.maths === 'done'"""
+_SETTLED = "() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 200)))"
+
+#: Width of the window, and what the reader's system asks for.
+VIEWS = [(1440, "light"), (768, "light"), (360, "light"), (360, "dark"), (768, "dark"), (1440, "dark")]
+
+
+@dataclass
+class Visit:
+    """A page in the browser, with what went wrong so far and what was received."""
+
+    page: Any
+    name: str
+    found: list[str]
+    responses: list[Any]
+    cpu: float  #: seconds of the page's main thread until what is in sight was typeset
+
+    def weight(self) -> dict[str, float]:
+        """Kilobytes of what came without images, by kind; text compressed, as any host sends it."""
+        kinds: dict[str, float] = {}
+        for response in self.responses:
+            path = urlsplit(response.url).path
+            kind = "mathjax" if "/mathjax/" in path else Path(path).suffix[1:].replace("woff2", "woff") or "html"
+            if kind in ("png", "svg", "ico"):
+                continue
+            body = response.body()
+            size = len(body) if kind == "woff" or path.endswith(".woff") else len(gzip.compress(body, 6))
+            kinds[kind] = kinds.get(kind, 0) + size / 1000
+        return kinds
+
+
+@contextlib.contextmanager
+def visited(browser: Any, base: str, name: str, width: int = 1440, scheme: str = "light") -> Iterator[Visit]:
+    """Open a page as a reader would, with an empty cache, and wait until its maths is typeset.
 
     Args:
         browser: Playwright's browser.
@@ -210,12 +283,12 @@ def look(browser: Any, base: str, name: str, *, width: int, scheme: str, height:
         name: the page's path below it.
         width: of the window, in pixels.
         scheme: ``"light"`` or ``"dark"``, as the reader's system asks for.
-        height: of the window.
     """
-    found: list[str] = []
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     try:
         page = context.new_page()
+        visit = Visit(page, name, [], [], 0)
+        found = visit.found
         page.on(
             "request",
             lambda r: None if r.url.startswith((base, "data:", "blob:")) else found.append(f"asks for {r.url}"),
@@ -223,19 +296,57 @@ def look(browser: Any, base: str, name: str, *, width: int, scheme: str, height:
         page.on("console", lambda m: found.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda e: found.append(f"script error: {e}"))
         page.on("response", lambda r: found.append(f"status {r.status}: {r.url}") if r.status >= 400 else None)
+        page.on("response", lambda r: visit.responses.append(r) if r.status < 300 else None)
+        session = context.new_cdp_session(page)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
         page.goto(base + name)
+        page.wait_for_function(
+            "() => performance.getEntriesByName('kexue:readable').length || !document.querySelector('.math')"
+            " || !document.querySelector('script[src*=mathjax]')"
+        )
+        metrics = {m["name"]: m["value"] for m in session.send("Performance.getMetrics")["metrics"]}
+        visit.cpu = metrics["TaskDuration"]
+        page.wait_for_function(_TYPESET)
         page.wait_for_load_state("networkidle")
-        page.evaluate("() => window.MathJax?.startup?.promise")
-        found += [f"TeX in sight: {text!r}" for text in page.evaluate(_LEFTOVERS)]
-        found += [f"not typeset: {text!r}" for text in page.evaluate(_UNTYPESET)]
-        found += [f"MathJax: {text}" for text in page.evaluate(_ERRORS)]
-        found += [f"overflow: {text}" for text in page.evaluate(_OVERFLOW)]
-        background, text = page.evaluate(_LUMINANCE)
-        if (background < 0.5) != (scheme == "dark"):
-            found.append(f"the background is {'dark' if background < 0.5 else 'light'} in {scheme} mode")
-        contrast = (max(background, text) + 0.05) / (min(background, text) + 0.05)
-        if contrast < 4.5:
-            found.append(f"text and background have a contrast of {contrast:.1f}, less than 4.5")
+        yield visit
     finally:
         context.close()
-    return [f"{name} at {width} px, {scheme}: {line}" for line in found]
+
+
+def look(visit: Visit, views: list[tuple[int, str]] = VIEWS) -> list[str]:
+    """Say what is wrong with a page in several widths and colour schemes."""
+    page = visit.page
+    found = [f"TeX in sight: {text!r}" for text in page.evaluate(_LEFTOVERS)]
+    found += [f"not typeset: {text!r}" for text in page.evaluate(_UNTYPESET)]
+    found += [f"MathJax: {text}" for text in page.evaluate(_ERRORS)]
+    for width, scheme in views:
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate(_SETTLED)
+        seen = [f"overflow: {text}" for text in page.evaluate(_OVERFLOW)]
+        seen += [f"scrolls, but not by the keyboard: {text}" for text in page.evaluate(_UNREACHABLE)]
+        background, text = page.evaluate(_LUMINANCE)
+        if (background < 0.5) != (scheme == "dark"):
+            seen.append(f"the background is {'dark' if background < 0.5 else 'light'} in {scheme} mode")
+        contrast = (max(background, text) + 0.05) / (min(background, text) + 0.05)
+        if contrast < 4.5:
+            seen.append(f"text and background have a contrast of {contrast:.1f}, less than 4.5")
+        found += [f"{width} px, {scheme}: {line}" for line in seen]
+    return [f"{visit.name}: {line}" for line in visit.found + found]
+
+
+def barriers(visit: Visit) -> list[str]:
+    """What axe-core finds serious or critical, in both colour schemes; the page is of no more use afterwards."""
+    page = visit.page
+    page.evaluate(_STRIP)
+    page.evaluate((resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
+    large = page.evaluate("() => document.querySelectorAll('*').length") > 6000
+    structure = {"rules": {"color-contrast": {"enabled": False}}}
+    found = [f"{visit.name}: {line}" for line in page.evaluate(_AXE, [structure, False])]
+    for width, scheme in ((1440, "light"), (360, "dark")):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate(_SETTLED)
+        colours = page.evaluate(_AXE, [{"runOnly": ["color-contrast"]}, large])
+        found += [f"{visit.name}, {scheme}: {line}" for line in colours]
+    return found

@@ -86,3 +86,20 @@ def browser() -> Iterator[Any]:
 def address(site: Path) -> Iterator[str]:
     with book_pages.served(site) as base:
         yield base
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What each page weighs and how long it keeps the processor, as measured by the tests of the pages."""
+    passed_or_not = [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]
+    rows = [
+        value for report in passed_or_not for key, value in getattr(report, "user_properties", ()) if key == "weight"
+    ]
+    if not rows:
+        return
+    terminalreporter.section("weight of the pages, without images (kB, text compressed)")
+    kinds = ("html", "css", "js", "mathjax", "woff")
+    terminalreporter.write_line(f"{'page':<50}{'sum':>6}" + "".join(f"{k:>9}" for k in kinds) + "   CPU until readable")
+    for row in sorted(rows, key=lambda row: str(row["page"])):
+        total = sum(value for key, value in row.items() if key not in ("page", "cpu"))
+        cells = "".join(f"{row.get(kind, 0):>9}" for kind in kinds)
+        terminalreporter.write_line(f"{row['page']:<50}{total:>6}{cells}   {row['cpu']} s")

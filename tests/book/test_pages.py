@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,9 @@ def test_a_chapters_page_shows_its_steps_and_claims(site: Path) -> None:
             assert f"\\tag{{{step['id']}}}" in text or step.get("links"), f"{chapter.name}: {step['id']} is not shown"
         for link in records.leaves:  # the links of a chain have their ids beside their lines
             assert re.search(rf"(?<![\w.]){re.escape(link['id'])}(?![\w.])", text), f"{chapter.name}: {link['id']}"
-        cells = [cell.get_text(" ").strip() for cell in page.find_all("td")]
+        shown = [item.get_text(" ").split()[0] for item in page.select("li.kx-claim")]
         for claim in records.claims:
-            assert any(claim["id"] in cell for cell in cells), f"{chapter.name}: claim {claim['id']} is in no table"
+            assert claim["id"] in shown, f"{chapter.name}: claim {claim['id']} is in no list"
 
 
 def test_a_chapters_page_names_its_post(site: Path) -> None:
@@ -82,19 +83,56 @@ def test_every_image_has_a_text(site: Path) -> None:
     assert book_pages.images_without_text(site) == []
 
 
+def test_images_of_the_text_wait_until_they_are_in_sight_and_state_their_size(site: Path) -> None:
+    for chapter in PROJECT.chapters:
+        images = book_pages.parse(site / f"{chapter.page}.html").select("figure.kx-figure img")
+        assert images, f"{chapter.name} has no figure"
+        for image in images:
+            assert image["loading"] == "lazy"
+            assert int(image["width"]) > 300
+            assert int(image["height"]) > 100
+
+
+def test_chinese_is_marked_as_chinese(site: Path) -> None:
+    assert book_pages.unmarked_chinese(site) == []
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The browser
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", LISTED)
-def test_a_page_as_readers_see_it(name: str, address: str, browser: Any) -> None:
-    found = []
-    for width in (1440, 360):
-        for scheme in ("light", "dark"):
-            found += book_pages.look(browser, address, f"{name}.html", width=width, scheme=scheme)
+@pytest.mark.parametrize("name", [*LISTED, *(page.removesuffix(".html") for page in book_pages.EXTRA - {"index.html"})])
+def test_a_page_is_sound_light_and_open_to_all(
+    name: str, address: str, browser: Any, record_property: Callable[[str, object], None]
+) -> None:
+    """Three widths, light and dark; its weight; what axe-core says. One visit, since typesetting takes seconds."""
+    with book_pages.visited(browser, address, f"{name}.html") as visit:
+        weight = visit.weight()
+        record_property("weight", {"page": name, "cpu": round(visit.cpu, 2), **{k: round(weight[k]) for k in weight}})
+        found = book_pages.look(visit) + book_pages.barriers(visit)
     assert found == []
+    if name in {chapter.page for chapter in PROJECT.chapters}:
+        assert sum(weight.values()) <= 500, weight
+        assert visit.cpu <= 2, f"{visit.cpu:.1f} s of the processor until a reader can begin"
+
+
+@pytest.mark.browser
+def test_code_is_folded_away_and_opens_by_mouse_and_by_keyboard(address: str, browser: Any) -> None:
+    with book_pages.visited(browser, address, f"{PROJECT.chapters[0].page}.html") as visit:
+        page = visit.page
+        folds = page.locator("details.kx-fold")
+        assert folds.count() > 20
+        assert page.locator("details[open]").count() == 0
+        assert page.locator(".kx-steps").count() == page.locator(".kx-steps + details.kx-fold, .kx-aside").count()
+        fold, code = folds.nth(2), folds.nth(2).locator("pre")
+        assert not code.is_visible()
+        fold.locator("summary").click()
+        assert code.is_visible()
+        for key, shown in (("Enter", False), ("Enter", True), ("Space", False)):
+            fold.locator("summary").press(key)
+            assert code.is_visible() == shown
 
 
 @pytest.mark.browser
@@ -112,7 +150,7 @@ def test_a_long_equation_scrolls_inside_its_box_from_its_beginning(address: str,
     seen = 0
     for chapter in PROJECT.chapters:
         page.goto(f"{address}{chapter.page}.html")
-        page.evaluate("() => MathJax.startup.promise")
+        page.wait_for_function("() => document.documentElement.dataset.maths === 'done'")
         for box in page.query_selector_all("div.math"):
             inner, outer, start = box.evaluate("e => [e.scrollWidth, e.clientWidth, e.scrollLeft]")
             assert start == 0
@@ -130,11 +168,12 @@ def test_a_long_equation_scrolls_inside_its_box_from_its_beginning(address: str,
 
 BROKEN = """<!doctype html><html><head><link rel="stylesheet" href="https://fonts.example.org/a.css">
 <style>body {{ background: white; color: black }}</style></head><body><article>
-<p>A text with $$ x^2 \\tag{{D1}} $$ left, and <code>$$ in code $$</code>.</p>
+<p>苏剑林 <i lang="zh">科学</i></p><p>A text with $$ x^2 \\tag{{D1}} $$ left, and <code>$$ in code $$</code>.</p>
 <a href="missing.html">gone</a> <a href="#nowhere">anchor</a> <a href="https://github.com/executablebooks/jupyter-book">x</a>
 <img src="a.png"><img src="data:image/png;base64,AAAA" alt="fine">
 <span class="math">\\(x\\)</span> <mjx-merror data-mjx-error="Undefined control sequence">x</mjx-merror>
-<div style="width: 1000px">{wide}</div>
+<div style="width: 1000px">{wide}</div> <pre style="width: 99px; overflow: auto; font-size: 0.9em">{wide}</pre>
+<p style="color: #aaa">faint</p>
 <script>console.error("a complaint"); fetch("https://elsewhere.example.org/data.json").catch(() => 0)</script>
 </article></body></html>"""
 
@@ -156,12 +195,16 @@ def test_the_faults_of_a_broken_site_are_found_in_its_files(broken: Path) -> Non
         "page.html: missing.html (no such file)",
     ]
     assert len(book_pages.images_without_text(broken)) == 1
+    assert book_pages.unmarked_chinese(broken) == ["page.html: 苏剑林"]
 
 
 @pytest.mark.browser
 def test_the_faults_of_a_broken_page_are_seen_in_the_browser(broken: Path, browser: Any) -> None:
-    with book_pages.served(broken) as base:
-        found = "\n".join(book_pages.look(browser, base, "page.html", width=360, scheme="dark"))
+    with (
+        book_pages.served(broken) as base,
+        book_pages.visited(browser, base, "page.html", width=360, scheme="dark") as visit,
+    ):
+        found = "\n".join(book_pages.look(visit, [(360, "dark")]) + book_pages.barriers(visit))
     for fault in (
         "asks for https://fonts.example.org",
         "asks for https://elsewhere.example.org",
@@ -172,6 +215,9 @@ def test_the_faults_of_a_broken_page_are_seen_in_the_browser(broken: Path, brows
         "MathJax: Undefined control sequence",
         "overflow: ",
         "the background is light in dark mode",
+        "scrolls, but not by the keyboard: <pre",
+        "color-contrast (serious), 1 times",
+        "image-alt (critical), 1 times",
     ):
         assert fault in found, f"{fault!r} was not found in:\n{found}"
     assert "in code" not in found
