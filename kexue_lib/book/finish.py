@@ -25,6 +25,8 @@ _MARKS = r"\u3000-\u3006\u3008-\u303f\uff00-\uffef\u2018-\u201d\u2026\u2014"
 #: From the first to the last Chinese character, over letters and digits between them, with the marks around.
 _CHINESE = re.compile(rf"[\u3008-\u3011]*[{_HAN}](?:[{_HAN}{_MARKS}A-Za-z0-9α-ωΑ-Ω,:+.-]*[{_HAN}{_MARKS}])?")
 
+_SPAN = r'<span lang="zh">\g<0></span>'
+
 _IMAGE = re.compile(r"<img\b[^>]*>")
 _SIGNATURE = re.compile(r'<dt class="sig\b.*?</dt>', re.DOTALL)
 
@@ -60,7 +62,7 @@ def _marked(html: str) -> Iterator[str]:
     at = 0
     for token in _TOKENS.finditer(html):
         text = html[at : token.start()]
-        yield text if apart else _CHINESE.sub(r'<span lang="zh">\g<0></span>', text)
+        yield text if apart else _CHINESE.sub(_SPAN, text)
         yield token[0]
         at = token.end()
         tag = None if token[1] else _TAG.match(token[0])
@@ -73,7 +75,7 @@ def _marked(html: str) -> Iterator[str]:
                 apart = apart if depth else ""
         elif not closing and name != "html" and not attributes.endswith("/") and _APART.search(attributes):
             apart, depth = name, 1
-    yield html[at:]
+    yield html[at:] if apart else _CHINESE.sub(_SPAN, html[at:])
 
 
 def _lines(signature: re.Match[str]) -> str:

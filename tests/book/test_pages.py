@@ -54,6 +54,18 @@ def test_a_chapters_page_shows_its_steps_and_claims(site: Path) -> None:
             assert claim["id"] in shown, f"{chapter.name}: claim {claim['id']} is in no list"
 
 
+def test_the_step_that_how_to_read_explains_is_one_of_a_chapter() -> None:
+    from kexue_lib.book.notebooks import read_executed
+
+    page = (ROOT / "book" / "how-to-read.md").read_text(encoding="utf-8")
+    shown = re.search(r":::\{container\} kx-step.*?\n\n(.*?)\n\n:::", page, re.DOTALL)
+    assert shown is not None
+    (chapter,) = [chapter for chapter in PROJECT.chapters if chapter.name == "attention/entropy-invariant-softmax"]
+    outputs = [output for cell in read_executed(chapter)["cells"] for output in cell.get("outputs", [])]
+    texts = ["".join(output.get("data", {}).get("text/markdown", "")) for output in outputs]
+    assert any(text.endswith(shown[1]) for text in texts)
+
+
 def test_a_chapters_page_names_its_post(site: Path) -> None:
     from kexue_lib.book.cards import read_card
 
