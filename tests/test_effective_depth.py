@@ -105,6 +105,14 @@ def test_D4_branch_weights_follow_the_recursion_of_the_stream(n, alpha, gain):
     assert post.tolist() == pytest.approx([(gain**2 / alpha) ** 2] * n)
 
 
+@pytest.mark.parametrize(("alpha", "last"), [(3.0, 0.0), (0.5, 3.0)])
+def test_branch_weights_of_very_deep_streams_stay_finite(alpha, last):
+    """For α > 1 the stream outgrows every number; for α < 1 its mean square settles at λ⁴/(1 − α²)."""
+    w = K.branch_weights(5000, alpha=alpha)
+    assert torch.isfinite(w).all()
+    assert w[-1].item() == pytest.approx(last)
+
+
 def test_D4_the_constants_of_deepnorm_give_less_than_one_branch():
     for layers, per_depth in ((8, 1.0), (500, 1.0)):
         m = 2 * layers

@@ -85,11 +85,11 @@ def branch_weights(
     size = gain**4 / alpha**2
     if mode == "post":
         return torch.full((n_branches,), size, dtype=dtype)
-    # R_t/α^{2(t-1)} = 1 + (λ⁴/α²) Σ α^{-2s}, so that nothing overflows for α > 1
-    powers = torch.arange(n_branches, dtype=torch.float64)
-    shrunk = float(alpha) ** (-2 * powers)
-    before = torch.cat((torch.ones(1, dtype=torch.float64), 1 + size * shrunk[:-1].cumsum(0)))
-    return (size * shrunk / before).to(dtype)
+    weights, stream = [], 1.0
+    for _ in range(n_branches):  # α²R may reach infinity for α > 1: then w is 0, as it should be
+        weights.append(size / stream)
+        stream = alpha**2 * stream + gain**4
+    return torch.tensor(weights, dtype=dtype)
 
 
 def path_lengths(weights: Tensor) -> Tensor:

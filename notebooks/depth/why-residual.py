@@ -287,7 +287,9 @@ display(
 #
 # The post argues that a plain network is stuck: what would make the gradients fall with the depth would also break the
 # stable signals. This can be made a theorem. Consider the chain without biases
+#
 # $$f = \varphi(\cdots\varphi(\varphi(xW_1)W_2)\cdots)W_N,$$
+#
 # where $\varphi$ is positively homogeneous, $\varphi(sh) = s\varphi(h)$ for $s > 0$: no activation, ReLU or leaky ReLU. What
 # happens if a *single* matrix is multiplied by $s$? Its own layer is multiplied by $s$, and each later layer hands the
 # factor on. Both are the same statement about one layer; we write the ReLU as $\frac12(h + |h|)$.
@@ -505,12 +507,12 @@ display(
 #
 # ## 4 What the residual form can do
 #
-# Now let a layer be $y = x + \varepsilon f(x; \theta)$, with a small fixed weight $\varepsilon$. We write it for numbers. The
-# weight enters at two places.
+# Now let a layer be $y = x + \varepsilon f(x; \theta)$, with a small fixed weight $\varepsilon$. We write it for numbers; $g$ is
+# the gradient $\partial L/\partial y$ that arrives from above. The weight enters at two places.
 
 # %% tags=["hide-input"]
 x0, eps = Symbol("x", real=True), Symbol("varepsilon", positive=True)
-branch, after = Function("f", real=True), Function("L", real=True)
+branch = Function("f", real=True)
 display(
     D.exact(
         "D4.1",
@@ -519,10 +521,7 @@ display(
     ),
     D.exact(
         "D4",
-        eq(
-            Derivative(after(x0 + eps * branch(theta)), theta),
-            eps * Derivative(branch(theta), theta) * Subs(Derivative(after(y), y), y, x0 + eps * branch(theta)),
-        ),
+        eq(slope * Derivative(x0 + eps * branch(theta), theta), eps * slope * Derivative(branch(theta), theta)),
         by="by the parameter, for a fixed input: of the order $\\varepsilon$",
     ),
 )
@@ -1276,7 +1275,7 @@ lab.figure(
 # gain of the most unfortunate direction.
 
 # %% tags=["experiment", "hide-input"]
-draws = max(2, run.pick(quick=3, full=12) // shrink)
+draws = max(2, run.pick(quick=5, full=12) // shrink)
 side = 64
 long_ladder = [layers for layers in (16, 64, 256, 1024, 4096) if layers <= max(256, 4 * deepest)]
 
@@ -1305,11 +1304,7 @@ for name, rule, tied in (("untied", "inv_sqrt", False), ("tied", "inv_sqrt", Tru
 network_gain = {}
 for layers in ladder:
     model = chain("inv_sqrt", layers, crowd, "perturbed")
-    with torch.no_grad():
-        parts = [
-            lambda h, up=up, down=down, m=model: m._apply_layer(h, up, down)
-            for up, down in zip(model.up.unbind(1), model.down.unbind(1), strict=True)
-        ]
+    parts = [lambda h, q=q, m=model: m.layer(h, q) for q in range(layers)]
     start = data[0]
     push = torch.randn(start.shape, generator=run.generator("push"), dtype=torch.float64).to(run.device)
     log_gain = deep.jacobian_growth(parts, start, push).log_gain[-1]

@@ -95,7 +95,11 @@ from kexue_lib.derive import Derivation, Integer, Interval, Vector, eq, ge, le, 
 # %% tags=["hide-input"]
 n = Symbol("n", integer=True, nonnegative=True)
 m, L, r = (Symbol(x, integer=True, positive=True) for x in ("m", "L", "r"))
-digit, analog, reach = Function("delta", integer=True), Function(r"\tilde{\delta}"), Function("R", integer=True)
+digit, analog, reach = (
+    Function(r"\mathrm{dig}", integer=True),
+    Function(r"\widetilde{\mathrm{dig}}"),
+    Function("R", integer=True),
+)
 X = Symbol("X", positive=True)
 D = Derivation(
     "beta-base-positions",
@@ -133,7 +137,7 @@ display(
 
 # %% [markdown]
 # Here is the example of the post: the number 1749, and the least radix in which three digits reach 2000. A digit without its
-# floor, $\tilde\delta$, is what division by 2 leaves in the lowest place.
+# floor, $\widetilde{\mathrm{dig}}$, is what division by 2 leaves in the lowest place.
 
 # %% tags=["hide-input"]
 whole = Symbol("x", positive=True)
@@ -143,7 +147,7 @@ display(
     D.numeric(
         "D11.3",
         eq(10000 * digit(1749, 16, 3) + 100 * digit(1749, 16, 2) + digit(1749, 16, 1), 6 * 10000 + 13 * 100 + 5),
-        by="in radix 16: the digits 6, 13, 5, side by side",
+        by="in radix 16: the digits 6, 13, 5, with two places for each",
     ),
     D.exact("D11.4", eq(analog(Rational(1749, 2), 10), Rational(9, 2)), by="halved: the last digit becomes 4.5"),
     D.exact("D11", eq(reach(2000, 3), 13), by="three digits reach 2000 from radix 13 on"),
@@ -153,7 +157,7 @@ display(
 # ## 2 Rotations as digits
 #
 # Rotary positions turn the coordinates of queries and keys in pairs. A head of width $d$ has $P = d/2$ pairs. Let us count
-# them from $m = 1$, the fastest one. Position $n$ turns pair $m$ by the phase $\theta_m(n)$. The phases fall in
+# them from $m = 1$, the fastest one. Position $x$ turns pair $m$ by the phase $\theta(x, m)$, written $\theta_m$ in the posts. The phases fall in
 # geometric progression, and its ratio $\beta$ comes from a constant $B$, usually 10000, that is called the *base* of RoPE.
 
 # %% tags=["hide-input"]
@@ -229,7 +233,8 @@ display(
 # within a block of $r^{m-1}$ numbers, so a single digit tells only $r$ cases apart, and the number is known only from all of
 # them together. A single rotation is different: it moves with every step. The chord between the phases $a$ and $b$ vanishes
 # only if they differ by whole turns. So one slow pair alone tells *all* positions within its period apart, and even the
-# fastest one, whose period $2\pi$ is irrational, never repeats at a whole number.
+# fastest one, whose period $2\pi$ is irrational, never repeats at a whole number. (A $\delta$ with two indices is 1 if they are equal, and
+# 0 otherwise.)
 
 # %% tags=["hide-input"]
 a, b = sp.symbols("a b", real=True)
@@ -383,7 +388,7 @@ power = Symbol("b", real=True)
 rate, mixed, radix_factor = (
     Function("a", nonnegative=True),
     Function("s", positive=True),
-    Function("lambda^{+}", positive=True),
+    Function(r"\lambda^{+}", positive=True),
 )
 D.domain[power] = Interval(0, 1)
 display(
@@ -467,7 +472,7 @@ display(
 #
 # Now we leave the analogy and ask what a network meets. A score depends on the distance of two tokens through the phases
 # of the pairs. In training the distances are below $N$, so pair $m$ shows phases from $0$ to $N\theta_m$, where $\theta_m =
-# \beta^{-(m-1)}$ is its phase at distance 1. How many turns is that?
+# \theta(1, m)$ is its phase at distance 1. How many turns is that?
 
 # %% tags=["hide-input"]
 turns, last_full, remainder = Function("rho", positive=True), Function("m_*"), Function("psi", nonnegative=True)
@@ -596,8 +601,8 @@ display(
 # A week later the same author took another way, *ReRoPE*. It does not touch the frequencies. It lets the distance stop
 # growing at a window $w$: tokens further away all count as $w$ away. How can one compute that? A score needs only the difference
 # of the two positions. So beyond the window the query is turned by $w$ and the key not at all. Its *leaky* form lets the
-# distance grow on, $\kappa$ times slower. Let $\langle q, k\rangle_{x,y}$ be the score of $q$ turned by the phase $x$ and $k$
-# turned by $y$, in one pair.
+# distance grow on, $\kappa$ times slower. Let $S(x, y)$ be the score of $q$ turned by the phase $x$ and $k$
+# turned by $y$, in one pair, and $D(t, \kappa)$ the distance that stands for $t$.
 
 # %% tags=["hide-input"]
 q1, q2, k1, k2, at, to = sp.symbols("q_1 q_2 k_1 k_2 x y", real=True)
@@ -1078,7 +1083,7 @@ vocabulary = lab.text.Vocabulary(text, size=95)
 train_text, test_text = lab.text.split(vocabulary.encode(text))
 windows = lab.language.test_windows(
     test_text,
-    count=max(8, run.pick(quick=96, full=256) // shrink),
+    count=max(8, run.pick(quick=80, full=256) // shrink),
     longest=8 * TRAINED_AT,
     generator=run.generator("windows"),
 )
@@ -1233,7 +1238,8 @@ print("with log n†, 8 times:", *(f"{name} {lab.approx(points(name, 8, dagger),
 #
 # The window is level because it hides everything far away; no recall from a distance is possible with it. ReRoPE sees
 # the whole text. Why it is not level on its own is the second cause, the weights that spread over more keys: with the factor $\log n$
-# it is nearly level. The cut leaves the same cause in place, and combinations of angles that are new although no single angle is.
+# it is nearly level. For the cut the factor does not repair what is left; combinations of
+# angles may be new although no single angle is.
 #
 # ## 12 Where to cut
 #
@@ -1343,7 +1349,7 @@ lab.figure(
     ),
     alt=(
         "Points for the methods. ReRoPE lies far up on the right, the cut below it, interpolation far down on the left. The family with b is a "
-        "curve that rises from interpolation to NTK-fixed."
+        "curve from interpolation on the left to NTK-fixed on the right."
     ),
     data={
         "b": list(dial),
