@@ -88,6 +88,7 @@ from kexue_lib.derive import Derivation, Interval, eq, ge, le, mean, tends
 # stream of vectors $x_1, x_2, \dots, x_{M+1}$ runs past all branches. $x_1$ is the embedded input, of size one: every norm
 # makes the root mean square of its entries equal to one. In Pre Norm, $x_{t+1} = x_t + F_t(\operatorname{Norm} x_t)$; in Post Norm,
 # $x_{t+1} = \operatorname{Norm}(x_t + F_t(x_t))$.
+#
 # Behind the last sublayer Pre Norm needs one more norm, because its stream may have any size there; Post Norm has it already.
 #
 # Every numbered line below was checked by the machine that made this page, or is marked as defined, assumed or cited. The

@@ -286,10 +286,8 @@ display(
 # ## 3 What it cannot do: a theorem
 #
 # The post argues that a plain network is stuck: what would make the gradients fall with the depth would also break the
-# stable signals. This can be made a theorem. Consider the chain without biases
-#
-# $$f = \varphi(\cdots\varphi(\varphi(xW_1)W_2)\cdots)W_N,$$
-#
+# stable signals. This can be made a theorem. Consider the chain without biases,
+# $f = \varphi(\cdots\varphi(\varphi(xW_1)W_2)\cdots)W_N$,
 # where $\varphi$ is positively homogeneous, $\varphi(sh) = s\varphi(h)$ for $s > 0$: no activation, ReLU or leaky ReLU. What
 # happens if a *single* matrix is multiplied by $s$? Its own layer is multiplied by $s$, and each later layer hands the
 # factor on. Both are the same statement about one layer; we write the ReLU as $\frac12(h + |h|)$.
@@ -425,12 +423,14 @@ display(
     D.define("D3.12", eq(middle, mean(log(a[l]), l, N)), by="mean logarithm of the squared norms"),
     D.exact("D3.13", ge(exp(y), 1 + y), tight={y: 0}, by="the exponential function lies above its tangent"),
 )
-D.exact(
-    "D3.14",
-    ge(Sum(1 / a[l], (l, 1, N)), N * exp(-middle)),
-    made=D["D3.13"].subs(y, middle - log(a[l])).average(l, N).multiply(N * exp(-middle)),
-    opaque=folded,
-    by="put $y = \\bar b - \\log a_l$ and average, the linear terms cancel: arithmetic and geometric mean",
+display(
+    D.exact(
+        "D3.14",
+        ge(Sum(1 / a[l], (l, 1, N)), N * exp(-middle)),
+        made=D["D3.13"].subs(y, middle - log(a[l])).average(l, N).multiply(N * exp(-middle)),
+        opaque=folded,
+        by="put $y = \\bar b - \\log a_l$ and average, the linear terms cancel: arithmetic and geometric mean",
+    ),
 )
 display(
     D.exact(
@@ -446,8 +446,8 @@ display(
 # This is claim C3 as a theorem. It speaks of the gradients alone; no assumption about stability went in. Now stability comes
 # in. First, can one shift scale from some layers to others, to get small gradients? Multiply the matrices by factors
 # $e^{t_l}$. The function stays the same if the product of the factors is one, that is, if the $t_l$ have the mean zero. But
-# then the bound stays the same as well. Second, matrices of width $d$ with forward-stable entries of variance $1/d$ have
-# $\lVert W_l\rVert^2 = d$.
+# then the bound stays the same as well. Second, matrices of width $d$ with entries of variance $1/d$, level forwards,
+# have $\lVert W_l\rVert^2 = d$ in the mean; orthogonal ones have it exactly.
 
 # %% tags=["hide-input"]
 t = IndexedBase("t", shape=(N,), real=True)
@@ -1218,6 +1218,10 @@ print(
 )
 
 # %% [markdown]
+# The products agree to the last digits. The squared gradient itself lies far above its bound: the identity fixes one
+# component of the gradient of a matrix, and leaves the other $d^2 - 1$ free. The bound does not say how large the gradient is,
+# but it says how it grows: both lines of Figure 1 rise in proportion to the depth.
+#
 # ## 9 Experiment B: the largest stable learning rate
 #
 # Now the consequence. From the same start we take five steps of full-batch gradient descent and ask for the largest rate,
@@ -1458,12 +1462,12 @@ best_power = {
 }
 claims.measure("C7b", {"plain": best_power["plain"], "residual, N^-1/2": best_power["inv_sqrt"]})
 with lab.style.use() as plt:
-    fig, panels = plt.subplots(1, 2, figsize=(7.2, 4.2), sharey=True)
+    fig, panels = plt.subplots(1, 2, figsize=(7.2, 4.2), sharex=True, sharey=True)
     for panel, kind in zip(panels, ("plain", "inv_sqrt"), strict=True):
         for layers, marker in zip(schedule, "os^D", strict=False):
             kept = np.where(final[kind, layers] < 4, final[kind, layers], np.nan)
             panel.plot(2.0**powers_tried, kept, marker=marker, label=f"$N = {layers}$")
-        panel.set(xscale="log", xlabel=r"learning rate $\eta$", ylim=(0, 3.4))
+        panel.set(xscale="log", xlabel=r"learning rate $\eta$", ylim=(0, 4))
         lab.style.title(panel, f"{WORDS[kind]}: power {best_power[kind]:.2f}")
     panels[0].set_ylabel(f"loss, mean of the last {steps // 4} of {steps} steps")
     panels[1].legend(loc="upper right", fontsize=8)

@@ -1069,6 +1069,18 @@ print(" · ".join(f"{name} {count}" for name, count in meets_new.items()))
 # new angles, as [D8.7](#D8.7) to [D8.11](#D8.11) say. The *cut* is what section 6 asks for, without a soft passage: the pairs that
 # finished a turn stay, the others are interpolated. It has no new angles for any single pair.
 #
+# A warning to users of YaRN. In its paper the ramp is linear in the number of turns, as in [D8.17](#D8.17); in its published code, and in
+# libraries that follow it, it is linear in the number of the pair. The two are not the same. (Llama 3.1 uses the form of the paper, with
+# $\rho_1 = 4$.) How far are they apart for the heads of LLaMA 2, 128 wide, from 4096 to sixteen times as much?
+
+# %% tags=["experiment", "hide-input"]
+llama = positions.rope_inv_freq(128, dtype=torch.float64)
+by_turns, by_pairs = (positions.scale_rope(llama, 16, method, train_len=4096) for method in ("yarn", "yarn_pairs"))
+apart = torch.maximum(by_pairs / by_turns, by_turns / by_pairs)
+print("largest ratio of the two frequencies:", lab.approx(float(apart.max()), 3))
+print(f"pairs whose frequencies differ by more than 1 %: {int((apart > 1.01).sum())} of {len(llama)}")
+
+# %% [markdown]
 # ## 11 One network, all methods
 #
 # We train one small network that predicts the next character of the King James Bible: two layers, two heads of width 32, windows

@@ -224,6 +224,16 @@ _UNREACHABLE = """() => [...document.querySelectorAll("body *")].filter(e => {
     return e.tabIndex < 0 && !e.querySelector("a[href], button, input, [tabindex]");
   }).slice(0, 5).map(e => `<${e.tagName.toLowerCase()} class="${e.className}">`)"""
 
+# Equations that are wider than their box, and do not start at their beginning or cannot be scrolled to their end.
+_STUCK = """() => [...document.querySelectorAll("div.math")].filter(e => {
+    const start = e.scrollLeft, hidden = e.scrollWidth - e.clientWidth;
+    if (!e.clientWidth || hidden < 1) return false;
+    e.scrollLeft = e.scrollWidth;
+    const end = e.scrollLeft;
+    e.scrollLeft = 0;
+    return start !== 0 || Math.abs(end - hidden) > 1.5;
+  }).map(e => e.textContent.slice(0, 60))"""
+
 # What axe-core need not see: it takes a second for each thousand elements, and MathJax makes tens of thousands, as code
 # that is folded away does.
 _STRIP = """() => {
@@ -232,11 +242,23 @@ _STRIP = """() => {
     e.hasAttribute("tabindex") ? e.replaceChildren("x") : e.replaceWith("x"));
 }"""
 
-_AXE = """async ([rules, parts]) => {
-  const options = {resultTypes: ["violations"], preload: false, ...rules};
-  const sections = [...document.querySelectorAll("article section section")].slice(3);
-  if (parts) sections.forEach(e => e.remove()); // one kind of content repeated: three pieces tell the colours of all
-  const {violations} = await axe.run(document, options);
+# Two of each kind of block tell the colours of all.
+_ALIKE = """() => {
+  const kind = e => [e, e.parentElement, ...e.querySelectorAll("*")].map(d => d.tagName + "." + d.className);
+  const seen = new Map();
+  const blocks = ".kx-step, .kx-claim, article p, article li, article tr, nav li";
+  if (document.querySelectorAll("*").length > 8000) // the library: every section is of the same kinds
+    [...document.querySelectorAll("article section section")].slice(3).forEach(e => e.remove());
+  for (const block of document.querySelectorAll(blocks)) {
+    if (!block.isConnected) continue;
+    const name = [...new Set(kind(block))].sort().join(" ");
+    seen.set(name, (seen.get(name) || 0) + 1);
+    if (seen.get(name) > 2) block.remove();
+  }
+}"""
+
+_AXE = """async rules => {
+  const {violations} = await axe.run(document, {resultTypes: ["violations"], preload: false, ...rules});
   return violations.filter(v => ["serious", "critical"].includes(v.impact)).map(v =>
     `${v.id} (${v.impact}), ${v.nodes.length} times: ${v.nodes[0].html.slice(0, 120)}`);
 }"""
@@ -246,7 +268,7 @@ _TYPESET = """() => !document.querySelector('script[src*="mathjax"]')
 _SETTLED = "() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 200)))"
 
 #: Width of the window, and what the reader's system asks for.
-VIEWS = [(1440, "light"), (768, "light"), (360, "light"), (360, "dark"), (768, "dark"), (1440, "dark")]
+VIEWS = [(1440, "light"), (1440, "dark"), (768, "dark"), (768, "light"), (360, "light"), (360, "dark")]
 
 
 @dataclass
@@ -287,6 +309,7 @@ def visited(browser: Any, base: str, name: str, width: int = 1440, scheme: str =
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     try:
         page = context.new_page()
+        page.set_default_timeout(90_000)  # a busy machine is slow, not wrong
         visit = Visit(page, name, [], [], 0)
         found = visit.found
         page.on(
@@ -325,6 +348,7 @@ def look(visit: Visit, views: list[tuple[int, str]] = VIEWS) -> list[str]:
         page.evaluate(_SETTLED)
         seen = [f"overflow: {text}" for text in page.evaluate(_OVERFLOW)]
         seen += [f"scrolls, but not by the keyboard: {text}" for text in page.evaluate(_UNREACHABLE)]
+        seen += [f"an equation cannot be seen to its end: {text!r}" for text in page.evaluate(_STUCK)]
         background, text = page.evaluate(_LUMINANCE)
         if (background < 0.5) != (scheme == "dark"):
             seen.append(f"the background is {'dark' if background < 0.5 else 'light'} in {scheme} mode")
@@ -340,13 +364,13 @@ def barriers(visit: Visit) -> list[str]:
     page = visit.page
     page.evaluate(_STRIP)
     page.evaluate((resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
-    large = page.evaluate("() => document.querySelectorAll('*').length") > 6000
     structure = {"rules": {"color-contrast": {"enabled": False}}}
-    found = [f"{visit.name}: {line}" for line in page.evaluate(_AXE, [structure, False])]
+    found = [f"{visit.name}: {line}" for line in page.evaluate(_AXE, structure)]
+    page.evaluate(_ALIKE)
     for width, scheme in ((1440, "light"), (360, "dark")):
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": 900})
         page.evaluate(_SETTLED)
-        colours = page.evaluate(_AXE, [{"runOnly": ["color-contrast"]}, large])
+        colours = page.evaluate(_AXE, {"runOnly": ["color-contrast"]})
         found += [f"{visit.name}, {scheme}: {line}" for line in colours]
     return found

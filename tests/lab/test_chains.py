@@ -104,6 +104,12 @@ def test_orthogonal_weights_are_those_of_pytorch_and_keep_every_length():
     torch.testing.assert_close(deep.weight @ deep.weight.mT, eye)
 
 
+def test_he_weights_are_those_of_pytorch():
+    model = plain(depth=1, width=6, init="he", seed=5)
+    want = torch.nn.init.kaiming_normal_(torch.empty(6, 6, dtype=F64), nonlinearity="relu", generator=generator(5))
+    torch.testing.assert_close(model.weight[0].detach(), want.to(DEVICE))
+
+
 def test_initial_entries_have_the_variance_of_the_table():
     for init, variance in (("normal", 1 / 96), ("he", 2 / 96)):
         weight = plain(depth=3, width=96, init=init).weight
