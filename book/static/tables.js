@@ -79,7 +79,10 @@
     if (rows.length >= LONG) {
       filterable(box, table, rows);
       const names = [...table.tHead.rows[0].cells].map(heading => heading.textContent.trim());
-      for (const row of rows) [...row.cells].forEach((cell, k) => { cell.dataset.label = names[k]; });
+      for (const row of rows) [...row.cells].forEach((cell, k) => {
+        cell.dataset.label = names[k];
+        cell.classList.toggle("kx-none", cell.textContent.trim() === "–");
+      });
       box.classList.add("kx-long");
     }
     sortable(table, rows, body);

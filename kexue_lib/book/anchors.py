@@ -132,9 +132,9 @@ def _claims(document: nodes.document) -> dict[str, nodes.Element]:
     found: dict[str, nodes.Element] = {}
     for table in document.findall(lambda node: isinstance(node, (nodes.table, nodes.bullet_list))):
         for row in table.findall(lambda node: isinstance(node, (nodes.row, nodes.list_item))):
-            first = next(iter(row.findall(nodes.paragraph)), None)
-            if first and isinstance(first[0], nodes.strong) and _CLAIM.fullmatch(first[0].astext()):
-                found[first[0].astext()] = row
+            name = next((child for child in _first_paragraph(row) if child.astext()), None)
+            if isinstance(name, nodes.strong) and _CLAIM.fullmatch(name.astext()):
+                found[name.astext()] = row
     return found
 
 

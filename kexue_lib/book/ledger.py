@@ -92,8 +92,11 @@ def _counts(
 
 
 def _every_step(finished: list[State]) -> list[str]:
-    legend = [f"[{name}]{{.kx-chip .kx-is-{name}}} {meaning}" for name, meaning in STANDINGS.items()]
-    lines = ["", " · ".join(legend)]
+    rows = [
+        f'<li><span class="kx-chip kx-is-{name}">D</span> <span>{meaning}</span></li>'
+        for name, meaning in STANDINGS.items()
+    ]
+    lines = ["", '<ul class="kx-legend">', *rows, "</ul>"]
     for state in finished:
         bones, page = skeleton(_records(state)), f"chapters/{state.planned.name}.ipynb"
         chips = [

@@ -86,7 +86,7 @@ def face(node: Node, chapter: str) -> Face:
     if node.is_claim:
         sign, label = VERDICT_SIGNS[node.standing], f"Claim {node.name}: {node.standing}"
         claim = node.record["claim"]
-        return Face(f"kx-claim kx-{node.standing}", label, f"{sign} {node.name}", href, says=claim)
+        return Face("kx-is-claim", label, f"{sign} {node.name}", href, says=claim)
     kind, rests_on = node.record["kind"], node.record["rests_on"]
     inherited = node.own not in (node.standing, "defined")
     label = f"Step {node.name}: {kind}"
@@ -135,7 +135,7 @@ def _legend(bones: Skeleton) -> list[str]:
     verdicts = Counter(node.standing for node in bones.nodes.values() if node.is_claim)
     signs = ", ".join(f"{VERDICT_SIGNS[v]} {v} ({verdicts[v]})" for v in VERDICT_SIGNS if verdicts[v])
     if signs:
-        rows.append(f'<li><span class="kx-chip kx-claim">C</span> <span>a claim: {signs}</span></li>')
+        rows.append(f'<li><span class="kx-chip kx-is-claim">C</span> <span>a claim: {signs}</span></li>')
     signs = ", ".join(f"{SIGNS[kind]} {kind}" for kind in SIGNS if any(
         node.record["kind"] == kind for node in bones.nodes.values() if not node.is_claim))  # fmt: skip
     rows.append(f'<li><span class="kx-chip">✓</span> <span>own evidence: {signs}</span></li>')

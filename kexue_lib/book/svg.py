@@ -74,7 +74,7 @@ def svg(
 
 
 def _node(name: str, face: Face, box: Box, radius: float) -> str:
-    rounding = box.height / 2 if "kx-claim" in face.classes.split() else radius
+    rounding = box.height / 2 if "kx-is-claim" in face.classes.split() else radius
     title = "" if face.says else f"<title>{escape(face.label)}</title>"
     inside = f'{title}<rect {_place(box)} rx="{rounding:g}"/>'
     if face.html is not None:

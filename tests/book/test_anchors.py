@@ -111,13 +111,29 @@ def test_an_address_leads_to_its_step_on_the_screen(address: str, browser: Any) 
     chapter = CHAPTERS[0]
     steps, claims = ids_of(records_of(chapter))
     page = browser.new_page(viewport={"width": 1200, "height": 900})
-    for name in (steps[-1], claims[-1]):
+    for name in (steps[0], steps[-1], claims[-1]):
+        page.goto("about:blank")
         page.goto(f"{address}{chapter.page}.html#{name}")
-        page.wait_for_load_state("networkidle")
-        page.evaluate("() => MathJax.startup.promise")
-        page.wait_for_timeout(300)
+        page.wait_for_function("document.documentElement.dataset.maths === 'done'")
+        page.wait_for_timeout(500)
         place = page.evaluate("name => document.getElementById(name).getBoundingClientRect().top", name)
-        assert 0 <= place < 900, f"{name} is at {place} of a window 900 high"
+        assert 0 <= place < 450, f"{name} is at {place} of a window 900 high"
+    page.close()
+
+
+@pytest.mark.browser
+def test_a_reader_who_moves_is_not_pulled_back(address: str, browser: Any) -> None:
+    chapter = CHAPTERS[0]
+    name = records_of(chapter).steps[-1]["id"]
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(f"{address}{chapter.page}.html#{name}")
+    page.wait_for_function("scrollY > 3000")
+    page.mouse.move(600, 400)
+    page.mouse.wheel(0, -1500)
+    page.wait_for_function("document.documentElement.dataset.maths === 'done'")
+    page.wait_for_timeout(500)
+    place = page.evaluate("name => document.getElementById(name).getBoundingClientRect().top", name)
+    assert place > 900, f"{name} came back to {place}"
     page.close()
 
 

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = Project(ROOT)
 TOC = yaml.safe_load(PROJECT.toc.read_text(encoding="utf-8"))
 LISTED = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+STEPS = [f"book/steps/{chapter.name}" for chapter in PROJECT.chapters]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -28,11 +29,11 @@ LISTED = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in
 def test_every_chapter_is_listed_and_has_its_page(site: Path) -> None:
     for chapter in PROJECT.chapters:
         assert chapter.page in LISTED
-    for name in LISTED:
+    for name in (*LISTED, *STEPS):
         assert (site / f"{name}.html").is_file(), name
     made = {p.relative_to(site).as_posix() for p in book_pages.pages(site)}
     moved = {f"{old}.html" for old in read_redirects(PROJECT)}
-    assert made == {f"{name}.html" for name in LISTED} | book_pages.EXTRA | moved
+    assert made == {f"{name}.html" for name in (*LISTED, *STEPS)} | book_pages.EXTRA | moved
 
 
 def test_a_chapters_page_shows_its_steps_and_claims(site: Path) -> None:
@@ -117,7 +118,9 @@ def test_chinese_is_marked_as_chinese(site: Path) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", [*LISTED, *(page.removesuffix(".html") for page in book_pages.EXTRA - {"index.html"})])
+@pytest.mark.parametrize(
+    "name", [*LISTED, *STEPS[:2], *(page.removesuffix(".html") for page in book_pages.EXTRA - {"index.html"})]
+)
 def test_a_page_is_sound_light_and_open_to_all(
     name: str, address: str, browser: Any, record_property: Callable[[str, object], None]
 ) -> None:
