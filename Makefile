@@ -58,5 +58,5 @@ pins: ## remake requirements.txt from pyproject.toml in a fresh environment
 	mv .venv-pins/pins requirements.txt && rm -rf .venv-pins
 
 clean: ## remove what was built (the environment and the executed notebooks stay)
-	rm -rf _build build dist book/_generated book/steps book/map.md book/ledger.md book/benchmarks.md .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf _build build dist book/_generated book/steps book/map.md book/ledger.md book/seeds.md book/benchmarks.md .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find kexue_lib tests notebooks book -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -45,6 +45,7 @@ _CLAIMS = """
 ## Claims
 
 Claims about experiments and theory: the verdict follows from rules that stand in the chapter before the measurement.
+That they do not depend on the seed is shown on the page [Over seeds](seeds.md).
 """
 
 _KINDS = ("killed", "equivalent", "implied", "survived")

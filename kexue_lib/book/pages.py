@@ -1,4 +1,4 @@
-"""The generated pages of the book: the ledger, the maps and the benchmarks."""
+"""The generated pages of the book: the ledger, the claims over seeds, the maps and the benchmarks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from kexue_lib.book.map_page import map_page
 from kexue_lib.book.notebooks import read_executed
 from kexue_lib.book.place import place
 from kexue_lib.book.project import Project
+from kexue_lib.book.regress.report import committed_section
 from kexue_lib.book.states import states
 from kexue_lib.book.steps_page import steps_page
 
 
 def write_pages(project: Project) -> None:
-    """Write ``ledger.md``, ``map.md``, ``steps/…``, ``benchmarks.md`` and ``_generated/map.md`` in ``book/``.
+    """Write ``ledger.md``, ``seeds.md``, ``map.md``, ``steps/…``, ``benchmarks.md`` and the cover's list in ``book/``.
 
     Unchanged pages are left alone; the page of steps of a chapter that is no more goes.
     """
@@ -22,6 +23,7 @@ def write_pages(project: Project) -> None:
     book = project.root / "book"
     place(book / "benchmarks.md", benchmarks_page(project), scratch)
     place(book / "ledger.md", ledger(project), scratch)
+    place(book / "seeds.md", committed_section(project, 1), scratch)
     place(book / "map.md", map_page(project), scratch)
     place(book / "_generated" / "map.md", chapter_map(project), scratch)
     written = set()

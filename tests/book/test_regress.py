@@ -272,9 +272,9 @@ def test_two_workers_started_by_hand_give_the_same_report_as_this_machine(tmp_pa
     assert "| gated/gau-warmup (quick, cpu) | 1 | died | notebooks/gated/gau-warmup.py:" in pages[0]
 
 
-def test_a_cluster_without_the_resource_is_told_how_to_start_one() -> None:
+def test_a_cluster_without_the_resource_is_told_how_to_start_one(tmp_path: Path) -> None:
     with (
-        cluster.local_cluster(1, [], Path("unused")) as client,
+        cluster.local_cluster(1, [], tmp_path) as client,
         pytest.raises(BookError, match="--resources GPU=1"),
     ):
         cluster.await_workers(client, ["cuda"], 0.1, print)
