@@ -119,7 +119,7 @@ def test_chinese_is_marked_as_chinese(site: Path) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize(
-    "name", [*LISTED, *STEPS, *(page.removesuffix(".html") for page in book_pages.EXTRA - {"index.html"})]
+    "name", [*LISTED, *STEPS, *(page.removesuffix(".html") for page in sorted(book_pages.EXTRA - {"index.html"}))]
 )
 def test_a_page_is_sound_light_and_open_to_all(
     name: str, address: str, browser: Any, record_property: Callable[[str, object], None]
