@@ -32,6 +32,8 @@ def softmax_entropy_lower_bound(s: npt.ArrayLike | Tensor, lam: npt.ArrayLike = 
         ValueError: λ < 0, or a row without any key.
 
     Example:
+        >>> import torch
+        >>> from kexue_lib.attention import attention_entropy
         >>> s = np.array([1.0, 0.0, 0.0, -1.0])
         >>> bound, exact = softmax_entropy_lower_bound(s, 0.5), attention_entropy(0.5 * torch.tensor(s)).item()
         >>> print(f"{bound:.4f} <= {exact:.4f}")
@@ -138,6 +140,8 @@ def invariant_lambda(scores: npt.ArrayLike | Tensor, h0: float, *, per_row: bool
         ValueError: no such λ exists: H₀ ≥ log n, or ties at the top keep the entropy above H₀.
 
     Example:
+        >>> import torch
+        >>> from kexue_lib.attention import attention_entropy
         >>> s = np.random.default_rng(0).normal(size=(64, 512))
         >>> lam = invariant_lambda(s, 2.0)
         >>> round(attention_entropy(lam * torch.tensor(s)).mean().item(), 10)

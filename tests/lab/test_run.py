@@ -36,9 +36,16 @@ def test_wrong_parameter_is_named_with_its_value_and_what_is_allowed(wrong: dict
 
 
 def test_auto_is_the_gpu_only_in_a_full_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert lab.Run(scale="quick").device.type == "cpu"
-    assert lab.Run(scale="full").device.type == "cuda"
+    assert lab.Run(scale="full").device == torch.device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")  # as torchrun says it to the second of its processes
+    assert lab.Run(scale="full").device == torch.device("cuda:1")
+    assert lab.Run(scale="full", device="cuda").device == torch.device("cuda:1")
+    assert lab.Run(scale="full", device="cuda:0").device == torch.device("cuda:0")
+    assert lab.Run(scale="quick").device.type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert lab.Run(scale="full").device.type == "cpu"
 
@@ -64,6 +71,7 @@ def test_quick_is_one_thread_and_strictly_deterministic() -> None:
 
 def test_full_warns_where_an_operation_has_no_deterministic_form(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     lab.Run(scale="full")
