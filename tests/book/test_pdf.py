@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pypdf
 import pytest
 from checkouts import REPOSITORY
 from PIL import Image, ImageStat
@@ -26,7 +27,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def reader(site: Path, browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The PDF; the fixture `browser` says whether there is a Chromium, and skips or fails if not."""
-    pypdf = pytest.importorskip("pypdf")
     target = tmp_path_factory.mktemp("pdf") / "book.pdf"
     count = print_elsewhere(site, target)
     assert target.stat().st_size < 8e6
