@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from kexue_lib.book.project import Project
 from kexue_lib.book.records import STATUSES, VERDICTS, Records
 from kexue_lib.book.skeleton import STANDINGS, skeleton
+from kexue_lib.book.sortable import sortable_table
 from kexue_lib.book.states import State, states
 from kexue_lib.book.steps_page import VERDICT_SIGNS, linked
-from kexue_lib.lab.markdown import cell, table
+from kexue_lib.lab.markdown import cell
 
 _HEAD = """\
 # Ledger
@@ -89,7 +90,7 @@ def _counts(
             totals = {column: totals[column] + counts[column] for column in columns}
         rows.append([_link(state), *numbers])
     rows.append(_bold(["All", *map(str, [*totals.values(), sum(totals.values())])]))
-    return _table(["chapter", *columns, "all"], rows, numbers=len(columns) + 1)
+    return sortable_table(["chapter", *columns, "all"], rows, numbers=len(columns) + 1)
 
 
 def _every_step(finished: list[State]) -> list[str]:
@@ -127,14 +128,7 @@ def _every_claim(finished: list[State]) -> list[str]:
         for state in finished
         for claim in _records(state).claims
     ]
-    return _table(["claim", "chapter", "what it says", "kind", "verdict", "steps"], rows)
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> list[str]:
-    """A table that the script of the page can sort and filter; its last ``numbers`` columns are numbers."""
-    head, _, *body = table(columns, rows).split("\n")
-    rule = "|" + "---|" * (len(columns) - numbers) + "--:|" * numbers
-    return ["", ":::{div} kx-table", head, rule, *body, ":::"]
+    return sortable_table(["claim", "chapter", "what it says", "kind", "verdict", "steps"], rows)
 
 
 def _records(state: State) -> Records:

@@ -9,7 +9,7 @@ from kexue_lib.book.map_page import map_page
 from kexue_lib.book.notebooks import read_executed
 from kexue_lib.book.place import place
 from kexue_lib.book.project import Project
-from kexue_lib.book.regress.report import committed_section
+from kexue_lib.book.seeds_page import seeds_page
 from kexue_lib.book.states import states
 from kexue_lib.book.steps_page import steps_page
 
@@ -23,7 +23,7 @@ def write_pages(project: Project) -> None:
     book = project.root / "book"
     place(book / "benchmarks.md", benchmarks_page(project), scratch)
     place(book / "ledger.md", ledger(project), scratch)
-    place(book / "seeds.md", committed_section(project, 1), scratch)
+    place(book / "seeds.md", seeds_page(project), scratch)
     place(book / "map.md", map_page(project), scratch)
     place(book / "_generated" / "map.md", chapter_map(project), scratch)
     written = set()
