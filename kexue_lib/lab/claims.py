@@ -114,6 +114,7 @@ class Claim:
     criteria: tuple[Criterion, ...]
     evidence: tuple[str, ...]
     open_because: str | None
+    clocked: tuple[str, ...] = ()
     met: dict[str, bool | None] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)
 
@@ -134,6 +135,7 @@ class Claim:
             "how": self.how,
             "criteria": [{"name": c.name, "text": c.text, "met": self.met[c.name]} for c in self.criteria],
             "measured": dict(self.measured),
+            "clocked": list(self.clocked),
             "evidence": list(self.evidence),
             "open_because": self.open_because,
             "verdict": self.verdict,
@@ -184,6 +186,7 @@ class Claims:
         evidence: Iterable[str] = (),
         accept: Sequence[str] | None = None,
         open_because: str | None = None,
+        clocked: Iterable[str] = (),
     ) -> None:
         """Register a claim with its rule. All claims come before the first measurement.
 
@@ -198,6 +201,8 @@ class Claims:
             accept: statuses that count for ``steps``; by default ``("proved",)`` for an exact claim,
                 ``("proved", "asymptotic")`` for the others.
             open_because: why the claim cannot be tested here; then it stays open, and measuring it is an error.
+            clocked: names of the measured numbers that come from a clock. They differ from run to run, so that a
+                comparison of two runs of one seed leaves them out.
 
         Raises:
             ClaimError: a repeated id, an unknown kind, no rule, two criteria of one name, or a measurement was made.
@@ -227,7 +232,7 @@ class Claims:
         if len(set(names)) < len(names):
             raise ClaimError(f"claim {id}: two criteria have one name: {', '.join(names)}")
         seen = dict.fromkeys([*(rule.step for rule in rules if rule.step), *evidence])
-        claim = Claim(id, text, kind, how, rules, tuple(seen), open_because, dict.fromkeys(names))
+        claim = Claim(id, text, kind, how, rules, tuple(seen), open_because, tuple(clocked), dict.fromkeys(names))
         if open_because is None:
             for rule in rules:  # what derivation has settled needs no measurement
                 if rule.step:
@@ -244,7 +249,8 @@ class Claims:
 
         Raises:
             ClaimError: unknown id, an open claim, no numbers, a number that is none or not finite, or one that a
-                criterion reads and that was not measured. Then the claim stays as it was.
+                criterion reads or the registration calls clocked and that was not measured. Then the claim stays as
+                it was.
         """
         claim = self[id]
         given = {**(values or {}), **named}
@@ -256,6 +262,11 @@ class Claims:
             measured = {name: as_number(value, name) for name, value in given.items()}
         except (TypeError, ValueError) as error:
             raise ClaimError(f"claim {id}: {error}") from None
+        if missing := [name for name in claim.clocked if name not in measured]:
+            raise ClaimError(
+                f"claim {id} was registered with clocked={_listed(claim.clocked)}, but {_listed(missing)} was not "
+                f"measured; measured: {_listed(measured)}"
+            )
         met = {rule.name: _decide(claim, rule, measured) for rule in claim.criteria}
         claim.met.update(met)
         claim.measured = measured

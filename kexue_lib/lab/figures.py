@@ -6,7 +6,7 @@ import io
 import re
 import warnings
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,16 @@ __all__ = ["MIME", "figure", "png", "record", "title", "use"]
 MIME = "application/vnd.kexue.figure+json"
 
 
-def figure(fig: Figure, *, name: str, title: str, caption: str, alt: str, data: Mapping[str, Any]) -> None:
+def figure(
+    fig: Figure,
+    *,
+    name: str,
+    title: str,
+    caption: str,
+    alt: str,
+    data: Mapping[str, Any],
+    clocked: Iterable[str] = (),
+) -> None:
     """Show a figure: the PNG with its alternative text, the caption below, and the data as a record in the output.
 
     The figure is drawn in :func:`use`, gets its title here, and is closed.
@@ -36,9 +45,12 @@ def figure(fig: Figure, *, name: str, title: str, caption: str, alt: str, data: 
         caption: Markdown with ``$…$``: how to read it, and what the error bars are.
         alt: for those who cannot see it: axes, curves, and what they do.
         data: the numbers behind the curves by series name; each a number or an array. NaN (no value) becomes ``null``.
+        clocked: names of the series that come from a clock. They differ from run to run, so that a comparison of two
+            runs of one seed leaves them out.
 
     Raises:
-        ValueError: an empty text, a bad name, an axes without label, a character that the font lacks, no data.
+        ValueError: an empty text, a bad name, an axes without label, a character that the font lacks, no data, a
+            clocked series that is not among the data.
 
     >>> with use() as plt:
     ...     fig, ax = plt.subplots()
@@ -50,7 +62,7 @@ def figure(fig: Figure, *, name: str, title: str, caption: str, alt: str, data: 
     One run.
     """
     display = require("IPython.display", package="ipython").display
-    information = record(name=name, title=title, alt=alt, data=data)
+    information = record(name=name, title=title, alt=alt, data=data, clocked=clocked)
     if not caption.strip():
         raise ValueError(f"figure {name!r}: caption={caption!r} is not allowed; allowed: a text")
     for axes in fig.axes:
@@ -100,7 +112,7 @@ def png(fig: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def record(*, name: str, title: str, alt: str, data: Mapping[str, Any]) -> dict[str, Any]:
+def record(*, name: str, title: str, alt: str, data: Mapping[str, Any], clocked: Iterable[str] = ()) -> dict[str, Any]:
     """The figure's data as plain JSON values, rounded to six significant digits.
 
     >>> record(name="a", title="A line rises", alt="A line from 0 to 1/3.", data={"y": [0, 1 / 3]})["measured"]
@@ -116,7 +128,10 @@ def record(*, name: str, title: str, alt: str, data: Mapping[str, Any]) -> dict[
     if not data:
         raise ValueError(f"figure {name!r} has no data: give the numbers behind its curves")
     measured = {str(series): _plain(values, f"figure {name!r}: data[{series!r}]") for series, values in data.items()}
-    return {"schema": 1, "name": name, "title": title, "alt": alt, "measured": measured}
+    times = [str(series) for series in clocked]
+    if unknown := [series for series in times if series not in measured]:
+        raise ValueError(f"figure {name!r}: clocked={unknown!r} is not allowed; allowed: {', '.join(measured)}")
+    return {"schema": 1, "name": name, "title": title, "alt": alt, "measured": measured, "clocked": times}
 
 
 def _plain(values: Any, where: str) -> Any:

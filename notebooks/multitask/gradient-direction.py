@@ -973,7 +973,8 @@ claims.register(
         full={
             "criteria": [
                 Criterion("time", "at most half the time for the largest encoder", lambda v: v["time ratio"] <= 0.5)
-            ]
+            ],
+            "clocked": ["time ratio"],
         },
     ),
 )
@@ -1545,6 +1546,7 @@ if run.scale == "full":
         caption="**Figure 7.** Median time of a step: all gradients of the encoder in one batched pass, and the shortcut.",
         alt="Time of a step against the number of parameters, one curve for MGDA and one for MGDA-UB.",
         data={"parameters": amount} | seconds,
+        clocked=seconds,
     )
 else:
     print("The time of a step is taken in a full run only.")

@@ -216,6 +216,16 @@ def test_wrong_measurements(values: dict, message: str) -> None:
         one(LOW).measure("C1", values)
 
 
+def test_numbers_of_a_clock_are_named_in_the_record_and_have_to_be_measured() -> None:
+    claims = one(LOW, clocked=["time ratio"])
+    with pytest.raises(lab.ClaimError, match=r"clocked='time ratio', but 'time ratio' was not measured; measured: 'x'"):
+        claims.measure("C1", x=0.5)
+    assert claims["C1"].measured == {}
+    claims.measure("C1", {"x": 0.5, "time ratio": 2.0})
+    assert claims.record()["claims"][0]["clocked"] == ["time ratio"]
+    assert one(LOW).record()["claims"][0]["clocked"] == []
+
+
 def test_unknown_claims_are_named_with_those_that_exist() -> None:
     for use in (lambda c: c.measure("C9", x=1.0), lambda c: c.verdict("C9"), lambda c: c["C9"]):
         with pytest.raises(lab.ClaimError, match="no claim 'C9' in a-chapter; registered: C1"):
@@ -321,7 +331,7 @@ def test_output_holds_markdown_text_and_record() -> None:
     assert (record["schema"], record["chapter"]) == (1, "entropy-invariant-softmax")
     assert [claim["id"] for claim in record["claims"]] == ["C1", "C2", "C3"]
     assert set(record["claims"][1]) == {
-        "id", "claim", "kind", "how", "criteria", "measured", "evidence", "open_because", "verdict",
+        "id", "claim", "kind", "how", "criteria", "measured", "clocked", "evidence", "open_because", "verdict",
     }  # fmt: skip
 
 

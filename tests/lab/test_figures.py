@@ -201,6 +201,7 @@ def test_output_is_picture_alt_text_record_and_caption(monkeypatch: pytest.Monke
         "title": GOOD["title"],
         "alt": GOOD["alt"],
         "measured": {"n": [1.0, 8.0], "entropy": [0.0, 2.0]},
+        "clocked": [],
     }
     assert caption == {"text/markdown": GOOD["caption"], "text/plain": GOOD["caption"]}
 
@@ -260,6 +261,11 @@ def test_data_of_all_kinds_become_plain_json() -> None:
     json.dumps(measured, allow_nan=False)
 
 
+def test_series_of_a_clock_are_named_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    (picture, _), _ = shown(monkeypatch, drawn(), clocked=["entropy"])
+    assert picture[figures.MIME]["clocked"] == ["entropy"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -272,6 +278,7 @@ def test_data_of_all_kinds_become_plain_json() -> None:
         ({"data": {}}, "has no data"),
         ({"data": {"x": [1.0, math.inf]}}, r"data\['x'\] holds an infinite number"),
         ({"data": {"x": ["a"]}}, r"data\['x'\] holds no numbers"),
+        ({"clocked": ["seconds"]}, r"clocked=\['seconds'\] is not allowed; allowed: n, entropy"),
         ({"data": {"x": [[1], [1, 2]]}}, r"data\['x'\] holds no numbers, or rows of different lengths"),
     ],
 )
