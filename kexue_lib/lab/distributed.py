@@ -1,8 +1,8 @@
 """Training by several processes: each has a share of every batch, and all take the same steps.
 
-``torchrun`` starts the processes and tells each its number; each runs the same code, and
-:func:`kexue_lib.lab.training.train` shares the work. What a chapter does outside of it, every process does alone, with
-the same numbers.
+``torchrun`` starts the processes and tells each its number; each runs the same code, and the trainings of the bench
+(:func:`kexue_lib.lab.training.train`, :func:`kexue_lib.lab.multidigits.train` and what is made of them) share the work.
+What a chapter does outside of them, every process does alone, with the same numbers.
 
 ``kexue run CHAPTER -p scale full --processes 4`` does this for a chapter.
 """
@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["Ranks", "join", "mean_over_ranks", "parallel", "ranks", "share"]
+__all__ = ["Ranks", "examples", "join", "mean_over_ranks", "parallel", "ranks", "share"]
 
 Batch = TypeVar("Batch")
 
@@ -72,31 +72,79 @@ def parallel(objective: nn.Module, device: torch.device) -> nn.Module:
     return nn.parallel.DistributedDataParallel(objective, device_ids=ids, static_graph=True)
 
 
-def share(batch: Batch, of: Ranks) -> Batch:
-    """The rows of a batch that a process has to do: equal parts, so that the mean of means is the mean.
-
-    Args:
-        batch: a tensor, or a dataclass of tensors; the first axis of each counts the examples.
-        of: the process.
+def examples(batch: Any) -> int:
+    """How many examples a batch has: the length of the first axis, which all its tensors share.
 
     Raises:
-        ValueError: the number of examples is no multiple of the number of processes.
-        TypeError: something else than tensors.
+        ValueError: the lengths differ.
+        TypeError: the batch is neither a tensor nor a dataclass of tensors.
 
-    >>> share(torch.arange(6), Ranks(rank=1, count=3, local=1))
-    tensor([2, 3])
+    >>> examples(torch.zeros(6, 2))
+    6
     """
     if isinstance(batch, Tensor):
-        if len(batch) % of.count:
-            raise ValueError(
-                f"a batch of {len(batch)} cannot be shared equally by {of.count} processes; choose another number"
-            )
-        part = len(batch) // of.count
-        return batch[of.rank * part : (of.rank + 1) * part]  # type: ignore[return-value]
+        return len(batch)
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        fields = {f.name: share(getattr(batch, f.name), of) for f in dataclasses.fields(batch)}
-        return dataclasses.replace(batch, **fields)
+        found = {f.name: examples(getattr(batch, f.name)) for f in dataclasses.fields(batch)}
+        if len(set(found.values())) == 1:
+            return next(iter(found.values()))
+        raise ValueError(f"a batch has one first axis, that of the examples; its tensors have the lengths {found}")
     raise TypeError(f"a batch of type {type(batch).__name__} cannot be shared; a tensor or a dataclass of tensors can")
+
+
+def share(batch: Batch, of: Ranks, weight: Callable[[Any], float] = examples) -> tuple[Batch, float]:
+    r"""The rows of a batch that a process has to do, and how much their mean counts.
+
+    The rows are cut into as many parts as there are processes, whose lengths differ by one at most. A loss that is a
+    mean over C things in the whole batch, :math:`c_r` of them in part r, is the mean over the P processes of
+
+    .. math:: w_r\,\ell_r, \qquad w_r = P\,c_r / C,
+
+    and so is its gradient. A process whose rows count nothing, or that has none, does the rows of another one with the
+    weight 0: no process may miss when they all add up their gradients.
+
+    Args:
+        batch: the whole batch, which every process has drawn: a tensor, or a dataclass of tensors; the first axis of
+            each counts the examples.
+        of: the process.
+        weight: the C of a batch; it has to add up over the examples. By default their number.
+
+    Returns:
+        the rows and w.
+
+    Raises:
+        ValueError: the batch counts nothing; its tensors do not fit.
+        TypeError: something else than tensors.
+
+    >>> [share(torch.arange(5), Ranks(rank=r, count=3, local=r)) for r in range(3)]
+    [(tensor([0, 1]), 1.2), (tensor([2, 3]), 1.2), (tensor([4]), 0.6)]
+    """
+    length, whole = examples(batch), float(weight(batch))
+    if not whole > 0:
+        raise ValueError(f"a batch of {length} examples counts {whole:g} in its mean; allowed: more than nothing")
+
+    def counts(rank: int) -> float:
+        mine = _rows(length, rank, of.count)
+        return float(weight(_part(batch, mine))) if mine.stop > mine.start else 0.0
+
+    own = counts(of.rank)
+    # Nothing of one's own: the rows that count most, so that a mean over them is a number.
+    rank = of.rank if own else max(range(of.count), key=counts)
+    return _part(batch, _rows(length, rank, of.count)), of.count * own / whole
+
+
+def _rows(length: int, rank: int, count: int) -> slice:
+    part, more = divmod(length, count)
+    first = rank * part + min(rank, more)
+    return slice(first, first + part + (rank < more))
+
+
+def _part(batch: Any, rows: slice) -> Any:
+    if isinstance(batch, Tensor):
+        return batch[rows]
+    return dataclasses.replace(
+        batch, **{f.name: _part(getattr(batch, f.name), rows) for f in dataclasses.fields(batch)}
+    )
 
 
 def mean_over_ranks(value: Tensor, of: Ranks) -> Tensor:

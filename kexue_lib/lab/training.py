@@ -6,21 +6,22 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .checkpoints import Checkpoint, usual
-from .distributed import Objective, mean_over_ranks, parallel, ranks, share
+from .checkpoints import Checkpoint, Record, Stateful, usual
+from .distributed import Objective, examples, mean_over_ranks, parallel, ranks, share
 from .progressbar import progress
 from .text import CausalBatch, MaskedBatch, MaskedText
 
-__all__ = ["Evaluation", "causal_loss", "evaluate", "masked_loss", "train"]
+__all__ = ["Evaluation", "Watch", "causal_loss", "evaluate", "masked_loss", "train"]
 
 Schedule = Literal["linear", "cosine", "constant"]
+Found = TypeVar("Found")
 
 
 def masked_loss(model: nn.Module, batch: MaskedBatch) -> torch.Tensor:
@@ -43,6 +44,69 @@ def causal_loss(model: nn.Module, batch: CausalBatch) -> torch.Tensor:
     return loss if extra is None else loss + extra
 
 
+class Watch(Generic[Found]):
+    """Measure a model while it trains; what was found is kept with the training's state, so that a crash loses none.
+
+    Args:
+        every: steps between two measurements; the first is made after so many steps.
+        measure: of the model, which it may put into eval mode. It gives numbers, texts, or lists, tuples and dicts of
+            them: what can be read back from a file. Several processes all measure, and find the same.
+
+    Attributes:
+        found: what was measured so far.
+
+    Raises:
+        TypeError: ``measure`` gives something else.
+        ValueError: ``every`` is not an integer ≥ 1.
+
+    >>> watch = Watch(every=2, measure=lambda model: model.weight.item())
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> _ = nn.init.ones_(model.weight)
+    >>> for step in range(1, 5):
+    ...     watch.look(step, model)
+    >>> watch.found
+    [1.0, 1.0]
+    """
+
+    def __init__(self, every: int, measure: Callable[[Any], Found]) -> None:
+        """Nothing is found yet; the arguments stand in the docstring of the class."""
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"every={every!r} is not allowed; allowed: an integer >= 1")
+        self.every, self.measure = every, measure
+        self.found: list[Found] = []
+
+    def look(self, step: int, model: nn.Module) -> None:
+        """Measure, if it is time after so many steps; the model is left in the mode that it had."""
+        if step % self.every:
+            return
+        mode = model.training
+        value = self.measure(model)
+        model.train(mode)
+        _readable(value)
+        self.found.append(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was found so far."""
+        return {"found": list(self.found)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what was kept."""
+        self.found = list(state["found"])
+
+
+def _readable(value: Any) -> None:
+    if type(value) in (list, tuple):
+        for each in value:
+            _readable(each)
+    elif type(value) is dict:
+        _readable([*value.keys(), *value.values()])
+    elif value is not None and type(value) not in (bool, int, float, str):
+        raise TypeError(
+            f"measure gave a {type(value).__name__}, which cannot be read back from a file; allowed: numbers and texts "
+            "of Python, and lists, tuples and dicts of them (of a NamedTuple: _asdict(), of an array: tolist())"
+        )
+
+
 def train(
     model: nn.Module,
     batches: Iterator[Any],
@@ -57,6 +121,8 @@ def train(
     optimizer: Callable[[nn.Module, float], torch.optim.Optimizer] | None = None,
     schedule: Schedule | Callable[[int], float] = "linear",
     checkpoint: Checkpoint | None = None,
+    weight: Callable[[Any], float] = examples,
+    watch: Watch[Any] | None = None,
 ) -> np.ndarray:
     r"""Train a model; the learning rate rises linearly over ``warmup`` steps, then follows a schedule.
 
@@ -81,6 +147,9 @@ def train(
             of t (which has to hold its own warm-up).
         checkpoint: where the state is kept while it trains, and found by a run that goes on after a crash; by default
             in the folder that the environment variable ``KEXUE_CHECKPOINTS`` names, if there is one.
+        weight: what a batch counts in the mean that its loss is: by default the number of its examples. A mean over
+            masked characters gives their number. Only several processes look at it.
+        watch: measures while it trains, and keeps what it finds with the state.
 
     Returns:
         the loss of every step, ``(steps,)`` float64, in nats.
@@ -89,8 +158,10 @@ def train(
         FloatingPointError: a loss is not finite; the message names the step.
         ValueError: a number is not allowed, or the checkpoint belongs to another training.
 
-    Several processes, started by ``torchrun``, each take an equal part of every batch, and average their gradients: the
-    steps are those of one process, up to rounding, if the loss is a mean over examples of equal weight.
+    Several processes, started by ``torchrun``, share every batch (:func:`kexue_lib.lab.distributed.share`) and average
+    their gradients: the steps are those of one process, up to rounding, if the loss is a mean over what ``weight``
+    counts. A module that sums over its examples, such as the codebook :class:`kexue_lib.vq.EMACodebook`, needs at least
+    as many of them in each batch as there are processes.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps={steps!r} is not allowed; allowed: an integer >= 1")
@@ -104,10 +175,20 @@ def train(
     device = next(model.parameters()).device
     stepper = optimizer(model, lr) if optimizer else torch.optim.Adam(model.parameters(), lr=lr)
     rates = torch.optim.lr_scheduler.LambdaLR(stepper, factor)
-    losses = torch.empty(steps, dtype=torch.float64, device=device)  # read at the end: no waiting for the GPU
+    losses = Record(steps, device=device)
     checkpoint = checkpoint or usual(desc)
-    facts = {"steps": steps, "lr": lr, "warmup": warmup, "parameters": sum(p.numel() for p in model.parameters())}
-    done = checkpoint.load(model, stepper, rates, losses, facts) if checkpoint else 0
+    parts: dict[str, Stateful] = {"model": model, "optimizer": stepper, "schedule": rates, "losses": losses}
+    if watch:
+        parts["watch"] = watch
+    facts = {
+        "steps": steps,
+        "lr": lr,
+        "warmup": warmup,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "rates": [float(rate) for rate in rates.base_lrs],
+        "watched every": watch.every if watch else 0,
+    }
+    done = checkpoint.load(parts, facts, device=device) if checkpoint else 0
     for _ in range(done):
         next(batches)  # the batches that were seen before
     process = ranks()
@@ -116,21 +197,25 @@ def train(
         objective = parallel(objective, device)
     model.train()
     for step in progress(range(done, steps), desc=desc):
-        batch = next(batches)
+        batch, counts = next(batches), 1.0
         if process.count > 1:
-            batch = share(batch, process)
+            batch, counts = share(batch, process, weight)
         with autocast():
             value = objective(batch.to(device))
+        if process.count > 1:
+            value = counts * value
         stepper.zero_grad(set_to_none=True)
         value.backward()
         if clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), clip)
         stepper.step()
         rates.step()
-        losses[step] = mean_over_ranks(value.detach(), process)
+        losses.append(mean_over_ranks(value.detach(), process))
+        if watch:
+            watch.look(step + 1, model)
         if checkpoint:
-            checkpoint.save(step + 1, model, stepper, rates, losses, facts, now=step + 1 == steps)
-    values = losses.cpu().numpy()
+            checkpoint.save(step + 1, parts, facts, device=device, now=step + 1 == steps)
+    values = losses.numpy()
     if not np.isfinite(values).all():
         raise FloatingPointError(f"the loss is not finite from step {int(np.argmin(np.isfinite(values)))} on")
     return values

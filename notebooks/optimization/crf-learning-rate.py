@@ -992,14 +992,14 @@ def pull_on_transitions(tagger):
 
 softmax = new_tagger()
 pulls = [pull_on_transitions(softmax)]
-segmentation.train_tagger(
+pulls += segmentation.train_tagger(
     softmax,
     train,
     epochs=5,
     lr=3e-3,
     generator=run.generator("softmax"),
-    after_epoch=lambda epoch: pulls.append(pull_on_transitions(softmax)),
-)
+    after_epoch=pull_on_transitions,
+).found
 start = segmentation.evaluate_tagger(softmax, test)
 claims.measure("C3b", {"gradient after over before": pulls[-1][0] / pulls[0][0]})
 print("softmax: F1", lab.approx(start.f1), "· illegal steps", lab.approx(100 * start.illegal, 2, unit="%"))
@@ -1024,7 +1024,7 @@ def fine_tuned(multiplier, sign):
     before = tagger.crf.transitions.detach().cpu().clone()
     losses = segmentation.train_tagger(
         tagger, train, epochs=1, lr=RATE, crf_scale=multiplier, generator=run.generator("fine-tuning")
-    )
+    ).losses
     after = tagger.crf.transitions.detach().cpu()
     keep, gold = probe_test.mask, probe_test.tags
     with torch.no_grad():
@@ -1316,18 +1316,16 @@ EPOCHS = 4
 
 def from_scratch(rate, multiplier):
     """Train from the initial weights; None means a softmax. What was measured after each epoch."""
-    tagger = new_tagger(None if multiplier is None else new_crf())
-    record = []
-    segmentation.train_tagger(
-        tagger,
+    after_epochs = segmentation.train_tagger(
+        new_tagger(None if multiplier is None else new_crf()),
         train,
         epochs=EPOCHS,
         lr=rate,
         crf_scale=multiplier or 1,
         generator=run.generator("from scratch"),
-        after_epoch=lambda epoch: record.append(segmentation.evaluate_tagger(tagger, test)),
-    )
-    return record
+        after_epoch=lambda tagger: segmentation.evaluate_tagger(tagger, test)._asdict(),
+    ).found
+    return [segmentation.TaggerEvaluation(**found) for found in after_epochs]
 
 
 curves = {multiplier: from_scratch(2e-3, multiplier) for multiplier in (None, 1, 10, 100)}
@@ -1433,19 +1431,18 @@ if run.scale == "full":
     encoder = segmentation.TransformerEncoder(
         len(table) + 1, dim=width, longest=longest, generator=run.generator("transformer")
     ).to(run.device)
-    optimizer = torch.optim.Adam(encoder.parameters(), lr=5e-4)
-    hide, order = run.generator("masked characters"), run.generator("masked lines")
-    for _ in lab.progress(range(max(1, 30 // shrink)), desc="masked characters"):
-        for part in train.batches(64, generator=order):
-            hidden = (torch.rand(part.mask.shape, generator=hide) < 0.15) & part.mask
-            part, hidden = part.to(run.device), hidden.to(run.device)
-            with run.autocast():
-                state = encoder(part.characters.masked_fill(hidden, unknown_mask), part.mask)
-                guess = encoder.logits(state[hidden])
-            masked_loss = torch.nn.functional.cross_entropy(guess.float(), part.characters[hidden])
-            optimizer.zero_grad(set_to_none=True)
-            masked_loss.backward()
-            optimizer.step()
+    segmentation.train_on_hidden(
+        encoder,
+        train,
+        symbol=unknown_mask,
+        epochs=max(1, 30 // shrink),
+        lr=5e-4,
+        batch=64,
+        rate=0.15,
+        generator=run.generator("masked characters"),
+        order=run.generator("masked lines"),
+        autocast=run.autocast,
+    )
 
     def strong(multiplier, repeat):
         """The pre-trained transformer, fine-tuned with a CRF."""

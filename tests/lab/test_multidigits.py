@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pytest
 import torch
@@ -144,7 +142,3 @@ def test_every_rule_learns():
     network, found = record(RULES, steps=40, unit=1.0)
     assert (found.losses[-5:].mean(0)[:, :2] < found.losses[:5].mean(0)[:, :2]).all()
     assert multidigits.held_out_scores(network, pairs(part="test")).shape == (len(RULES), 3)
-
-
-def test_examples_of_the_docstrings_run():
-    assert doctest.testmod(multidigits).failed == 0

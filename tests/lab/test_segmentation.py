@@ -135,7 +135,37 @@ def test_encoders_do_not_see_padding(name):
         other = encoder(torch.where(mask, x, 1), mask)
     torch.testing.assert_close(together[0, :3], alone[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(together[mask], other[mask])
-    assert torch.equal(next(iter(ENCODERS[name](9).parameters())), next(iter(encoder.parameters())))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_weights_come_from_the_generator_alone(name):
+    first = ENCODERS[name](9).state_dict()
+    torch.manual_seed(torch.seed())
+    second = ENCODERS[name](9).state_dict()
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def test_hidden_batches_hide_a_share_of_the_characters_and_never_none():
+    lines = toy(40)
+    data = S.TaggedLines(lines, S.CharacterTable(lines, at_least=1))
+    batches = S.hidden_batches(data, 7, rate=0.15, generator=rng(1), order=rng(2))
+    epoch = [next(batches) for _ in range(6)]
+    assert [len(batch.mask) for batch in epoch] == [7, 7, 7, 7, 7, 5]
+    assert not any((batch.hidden & ~batch.mask).any() for batch in epoch)
+    share = sum(int(batch.hidden.sum()) for batch in epoch) / sum(int(batch.mask.sum()) for batch in epoch)
+    assert 0.1 < share < 0.2
+    rare = S.hidden_batches(data, 7, rate=1e-9, generator=rng(1), order=rng(2))
+    assert int(next(rare).hidden.sum()) == 1
+
+
+def test_an_encoder_guesses_hidden_characters_better_than_their_frequencies_do():
+    lines = toy(64)
+    data = S.TaggedLines(lines, S.CharacterTable(lines, at_least=1))
+    encoder = S.TransformerEncoder(9, dim=16, depth=1, heads=2, generator=rng())  # 8 is the symbol
+    losses = S.train_on_hidden(encoder, data, symbol=8, epochs=40, lr=1e-2, batch=16, generator=rng(1), order=rng(2))
+    assert len(losses) == 160
+    frequencies = data.characters[data.characters > 0].bincount() / data.lengths.sum()
+    assert sum(losses[-20:]) / 20 < 0.85 * torch.special.entr(frequencies).sum()
 
 
 def test_softmax_and_zero_crf_are_one_loss():  # D8
@@ -156,13 +186,21 @@ def test_taggers_learn_a_small_language(name):
     lines = toy(64)
     data = S.TaggedLines(lines, S.CharacterTable(lines, at_least=1))
     tagger = S.Tagger(ENCODERS[name](12), LinearChainCRF(4, generator=rng(2)), generator=rng(1))
-    before, epochs = tagger.crf.theta.detach().clone(), []
-    losses = S.train_tagger(
-        tagger, data, epochs=8, lr=1e-2, crf_scale=0.5, batch=8, generator=rng(), after_epoch=epochs.append
+    before = tagger.crf.theta.detach().clone()
+    losses, after_epoch = S.train_tagger(
+        tagger,
+        data,
+        epochs=8,
+        lr=1e-2,
+        crf_scale=0.5,
+        batch=8,
+        generator=rng(),
+        after_epoch=lambda tagger: S.evaluate_tagger(tagger, data).margin,
     )
     assert len(losses) == 64
     assert losses[-1] < losses[0] / 5
-    assert epochs == list(range(1, 9))
+    assert len(after_epoch) == 8
+    assert after_epoch[-1] == S.evaluate_tagger(tagger, data).margin > after_epoch[0]
     # Adam moves an entry by lr a step in the long run: the CRF's rate is half the body's
     assert (tagger.crf.theta.detach() - before).abs().max() <= 0.5e-2 * 64 * 1.2
     found = S.evaluate_tagger(tagger, data, batch=7)
@@ -181,6 +219,7 @@ def test_taggers_learn_a_small_language(name):
         (lambda: S.split_lines(toy(3), train=3, test=1, generator=rng()), "at most 3 lines"),
         (lambda: S.ConvEncoder(3, width=4), "width=4"),
         (lambda: S.peoples_daily_lines(0), "max_chars=0"),
+        (lambda: S.hidden_batches(None, 3, rate=0.0, generator=rng(), order=rng()), r"rate=0\.0"),
     ],
 )
 def test_refuses(call, words):

@@ -232,6 +232,29 @@ def test_wrong_training(change: dict, message: str) -> None:
         lab.training.train(gau(run), batches(run), **{"steps": 5, "lr": 1e-3, **change})
 
 
+# Watching ------------------------------------------------------------------------------------------------
+
+
+def test_a_watch_sees_the_model_after_every_so_many_steps_and_changes_nothing() -> None:
+    def seen(model: nn.Module) -> tuple[float, bool]:
+        return float(model.eval().weight[0, 0].detach()), model.training  # type: ignore[index,operator]
+
+    watched, alone, watch = _Line(), _Line(), lab.training.Watch(3, seen)
+    losses = lab.training.train(watched, _constant(), steps=10, lr=1e-3, watch=watch)
+    assert watch.found == [(watched.seen[step], False) for step in (3, 6, 9)]
+    assert watched.training  # what it measures in eval mode does not stop the training mode
+    assert losses.tolist() == lab.training.train(alone, _constant(), steps=10, lr=1e-3).tolist()
+
+
+def test_what_no_file_gives_back_is_refused_when_it_is_measured() -> None:
+    for value in (np.float64(1), [torch.zeros(1)], {"a": (1, {2})}, lab.training.Evaluation(1, 1.0, 1.0, 1.0, 1)):
+        watch = lab.training.Watch(1, lambda model, value=value: value)
+        with pytest.raises(TypeError, match="cannot be read back from a file"):
+            lab.training.train(_Line(), _constant(), steps=1, lr=1e-3, watch=watch)
+    with pytest.raises(ValueError, match="every=0 is not allowed"):
+        lab.training.Watch(0, lambda model: 1)
+
+
 # Evaluation --------------------------------------------------------------------------------
 
 
