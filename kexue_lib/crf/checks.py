@@ -89,6 +89,14 @@ def _raised(emissions: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
     return tuple(None if x is None else x.to(dtype) for x in (emissions, *others))
 
 
+def _prepared(
+    emissions: Tensor, transitions: Tensor, mask: Tensor | None, start: Tensor | None, end: Tensor | None
+) -> tuple[Any, ...]:
+    """Emissions, transitions and scores of the ends in one type; padding, which may hold anything (NaN), becomes 0."""
+    h, A, a, z = _raised(emissions, transitions, start, end)
+    return (h if mask is None else h.masked_fill(~mask[..., None], 0.0)), A, a, z
+
+
 def _lengths(mask: Tensor | None, b: int, n: int, device: torch.device) -> Tensor:
     return torch.full((b,), n, device=device) if mask is None else mask.sum(1)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import _check, _no_autocast, _raised, _reversal, _turned
+from .checks import _check, _no_autocast, _prepared, _reversal, _turned
 from .gradient import _SMALL
 from .recursions import _forward_scores, _levels, _log_product, _max_product, _steps
 from .scores import _score
@@ -107,9 +107,7 @@ def crf_viterbi(
     """
     _check(emissions, transitions, mask, start, end)
     with torch.no_grad(), _no_autocast(emissions):
-        h, A, a, z = _raised(emissions, transitions, start, end)
-        if mask is not None:
-            h = h.masked_fill(~mask[..., None], 0.0)
+        h, A, a, z = _prepared(emissions, transitions, mask, start, end)
         tags = _paths(h, A, mask, a, z, None)[0]
         return tags, _score(h, A, tags.clamp(min=0), mask, a, z)
 
@@ -154,9 +152,7 @@ def crf_sample(
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
         raise ValueError(f"samples={samples!r} must be an integer >= 1")
     with torch.no_grad(), _no_autocast(emissions):
-        h, A, a, z = _raised(emissions, transitions, start, end)
-        if mask is not None:
-            h = h.masked_fill(~mask[..., None], 0.0)
+        h, A, a, z = _prepared(emissions, transitions, mask, start, end)
         at = h.device if generator is None else generator.device
 
         def noise(*shape: int) -> Tensor:

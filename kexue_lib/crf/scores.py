@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import METHODS, _check, _check_tags, _check_values, _lengths, _no_autocast, _raised
+from .checks import METHODS, _check, _check_tags, _check_values, _lengths, _no_autocast, _prepared, _raised
 from .gradient import _interval, _LogPartition, _may_look, _posterior
 from .recursions import _log_marginals, _scan, _tree
 
@@ -77,9 +77,7 @@ def crf_log_partition(
     if validate:
         _check_values(mask, None, emissions.shape[2])
     with _no_autocast(emissions):
-        h, A, a, z = _raised(emissions, transitions, start, end)
-        if mask is not None:  # padding may hold anything, also NaN
-            h = h.masked_fill(~mask[..., None], 0.0)
+        h, A, a, z = _prepared(emissions, transitions, mask, start, end)
         return _log_partition(h, A, mask, a, z, method)
 
 
@@ -246,9 +244,7 @@ def crf_marginals(
     """
     _check(emissions, transitions, mask, start, end)
     with _no_autocast(emissions):
-        h, A, a, z = _raised(emissions, transitions, start, end)
-        if mask is not None:
-            h = h.masked_fill(~mask[..., None], 0.0)
+        h, A, a, z = _prepared(emissions, transitions, mask, start, end)
         graph = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (h, A, a, z))
         if not graph and _may_look(h):
             every = _interval(h, A, mask, a, z)
