@@ -66,6 +66,7 @@ _PATH = click.Path(dir_okay=False, path_type=Path)
 _BASELINE = "What to compare with: a ledger, a tag, or none.  [default: the committed ledger]"
 _TIMEOUT = "Limit for one run, which is then ended with everything it started.  [default: 300 for quick, else 3600]"
 _RETRIES = "How often a run is tried again after a fault of the infrastructure; never after an error in a cell."
+_PROCESSES = "How many run a chapter together, if not quick: each has a GPU (or core) and a share of every batch."
 _any_versions = click.option(
     "--any-versions", is_flag=True, help="Go on although installed packages differ from requirements.txt."
 )
@@ -220,7 +221,8 @@ def pdf(root: Path | None, chapters: tuple[str, ...], output: Path | None) -> No
 @click.option("--seeds", default="0", show_default=True, metavar="SEEDS", help="Such as 0..9 or 0,3,7..9.")
 @click.option("--scale", "scales", multiple=True, default=("quick",), show_default=True, help="quick or full; repeat.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("-j", "--workers", type=click.IntRange(min=1), help="Runs on the CPU at a time.  [default: cores]")
+@click.option("-j", "--workers", type=click.IntRange(min=1), help="Cores for runs on the CPU.  [default: all]")
+@click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help=_PROCESSES)
 @click.option("--scheduler", metavar="ADDRESS", help="A Dask cluster that is there: tcp://host:port.")
 @click.option("--scheduler-file", type=_PATH, help="The file in which its scheduler has left the address.")
 @click.option("--wait", type=float, default=300.0, show_default=True, help="Seconds to wait for its workers.")

@@ -20,6 +20,7 @@ from kexue_lib.book.project import Project
 from kexue_lib.book.records import VERDICTS, gather
 from kexue_lib.book.regress.baseline import committed_rows
 from kexue_lib.book.regress.report import span
+from kexue_lib.book.regress.row import processes_of
 from kexue_lib.book.regress.summary import Row, middle, number
 
 if TYPE_CHECKING:
@@ -60,8 +61,10 @@ def full_note(rows: Sequence[Row], shown: Mapping[str, str], source: str) -> str
         return _note(said)
     last = rows[-1]
     versions = [f"{name} {last['versions'][name]}" for name in _NAMED if name in last["versions"]]
-    minutes = (middle([row["seconds"] for row in rows]) or 0.0) / 60
-    where = [max(row["started"] for row in rows)[:10], f"on {last['machine']}", *versions]
+    many = processes_of(last)
+    minutes = (middle([row["seconds"] for row in rows if processes_of(row) == many]) or 0.0) / 60
+    by = [f"{many} processes"] if many > 1 else []
+    where = [max(row["started"] for row in rows)[:10], f"on {last['machine']}", *by, *versions]
     where += [f"commit {last['commit']}"] if last["commit"] else []
     where += [f"seed{'s' if len(rows) > 1 else ''} {span([row['seed'] for row in rows])}", f"{number(minutes)} minutes"]
     said = [f"{html.escape(', '.join(where))}: {_verdicts(rows)}."]

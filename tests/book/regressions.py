@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from checkouts import REPOSITORY, Checkout
+import pytest
+from checkouts import REPOSITORY, Checkout, make_checkout
 
 HERE = Path(__file__).resolve().parent
 
@@ -100,6 +102,21 @@ class Stub:
         while not condition():
             assert time.monotonic() < until, "it did not come to that"
             time.sleep(0.02)
+
+
+def inherited_stub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
+    """A checkout with stubs for regressions in this process: the runs inherit its environment."""
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    return Stub(make_checkout(folder / "checkout"), folder / "starts")
+
+
+def lab_checkout(folder: Path) -> Checkout:
+    """A small checkout whose bench is the real one."""
+    checkout = make_checkout(folder)
+    shutil.rmtree(checkout.root / "kexue_lib" / "lab")
+    (checkout.root / "kexue_lib" / "lab").symlink_to(REPOSITORY / "kexue_lib" / "lab")
+    return checkout
 
 
 def environment() -> dict[str, str]:

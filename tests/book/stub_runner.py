@@ -1,8 +1,12 @@
-"""A stand-in for kexue_lib.book.runner that runs a chapter's cells without a kernel, in milliseconds."""
+"""A stand-in for kexue_lib.book.runner that runs a chapter's cells without a kernel, in milliseconds.
+
+Several processes that ``torchrun`` started run the same cells; process 0 leaves the result.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -13,6 +17,7 @@ from kexue_lib.book.runner import end_with_parent
 
 
 def main(job_path: str, result_path: str) -> None:
+    leads = os.environ.get("RANK", "0") == "0"
     threading.Thread(target=end_with_parent, daemon=True).start()
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
     notebook = json.loads(job["notebook"])
@@ -22,7 +27,8 @@ def main(job_path: str, result_path: str) -> None:
         tags = cell["metadata"].get("tags", [])
         if cell["cell_type"] != "code" or "setup" in tags:
             continue
-        Path(job["progress"]).write_text(f"{number} {len(notebook['cells'])}", encoding="utf-8")
+        if leads:
+            Path(job["progress"]).write_text(f"{number} {len(notebook['cells'])}", encoding="utf-8")
         outputs: list[dict[str, Any]] = []
         space["display"] = lambda data, raw=True, outputs=outputs: outputs.append({"data": data})
         try:
@@ -35,7 +41,8 @@ def main(job_path: str, result_path: str) -> None:
             space |= job["parameters"]
     usage = {"cpu_seconds": time.process_time(), "peak_bytes": 2**20, "gpu": None, "gpu_peak_bytes": None}
     result |= {"notebook": json.dumps(notebook), "distributions": {"tqdm": version("tqdm")}, "usage": usage}
-    Path(result_path).write_text(json.dumps(result), encoding="utf-8")
+    if leads:
+        Path(result_path).write_text(json.dumps(result), encoding="utf-8")
 
 
 def version(name: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-from checkouts import REPOSITORY, Checkout, make_checkout
+from checkouts import Checkout
+from regressions import lab_checkout
 
 TRAINING = """
 import torch
@@ -32,11 +32,7 @@ print("loss", " ".join(f"{value:.12f}" for value in losses))
 
 @pytest.fixture
 def with_lab(tmp_path: Path) -> Checkout:
-    """A small checkout whose bench is the real one."""
-    checkout = make_checkout(tmp_path)
-    shutil.rmtree(checkout.root / "kexue_lib" / "lab")
-    (checkout.root / "kexue_lib" / "lab").symlink_to(REPOSITORY / "kexue_lib" / "lab")
-    return checkout
+    return lab_checkout(tmp_path)
 
 
 def printed(notebook: Path) -> list[float]:

@@ -14,7 +14,7 @@ import pytest
 from checkouts import CLAIMS, REPOSITORY, STEP, make_checkout
 from hypothesis import given
 from hypothesis import strategies as st
-from regressions import Stub, by_hand, environment
+from regressions import Stub, by_hand, inherited_stub
 from rich.console import Console
 from test_regress_ledger import row
 
@@ -33,9 +33,7 @@ from kexue_lib.book.regress.view import View
 
 @pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
-    for name, value in environment().items():  # the stubs run in processes that inherit it
-        monkeypatch.setenv(name, value)
-    return Stub(make_checkout(tmp_path / "checkout"), tmp_path / "starts")
+    return inherited_stub(tmp_path, monkeypatch)
 
 
 def run(stub: Stub, *chapters: str, **settings: Any) -> tuple[int, str]:
@@ -277,7 +275,7 @@ def test_a_cluster_without_the_resource_is_told_how_to_start_one(tmp_path: Path)
         cluster.local_cluster(1, [], tmp_path) as client,
         pytest.raises(BookError, match="--resources GPU=1"),
     ):
-        cluster.await_workers(client, ["cuda"], 0.1, print)
+        cluster.await_workers(client, {"cuda": 1}, 0.1, print)
 
 
 # Many runs --------------------------------------------------------------------------------------------------------
@@ -315,7 +313,7 @@ def simulated(folder: Path, runs: int, workers: int) -> tuple[Session, float, fl
     with cluster.local_cluster(0, [str(number) for number in range(workers)], folder / "dask") as client:
         began = time.monotonic()
         last[0] = began
-        view = Watched(Console(file=io.StringIO()), items, 0, cluster.slots(client))
+        view = Watched(Console(file=io.StringIO()), items, 0, {"cuda": workers})
         session.run(client, items, view)
         return session, time.monotonic() - began, max(gaps)
 
@@ -346,6 +344,7 @@ def counted(number: int) -> dict[str, Any]:
 def test_no_more_tasks_are_in_flight_than_there_are_slots_and_the_first_ones_come_first(tmp_path: Path) -> None:
     class Task:
         device = "cpu"
+        width = 1
 
     tasks = [Task() for _ in range(60)]
     flying: list[int] = []
@@ -384,7 +383,7 @@ def test_the_simulation_agrees_with_counting_by_hand() -> None:
     lost = capacity.simulate([capacity.Work("cpu", 1.0)] * 200, {"cpu": 10}, mtbf=2.0)
     assert lost.lost > 20
     assert lost.makespan > 20.0
-    with pytest.raises(ValueError, match="takes 'cuda'"):
+    with pytest.raises(ValueError, match="takes 1 × 'cuda'"):
         capacity.simulate([capacity.Work("cuda", 1.0)], {"cpu": 1})
 
 

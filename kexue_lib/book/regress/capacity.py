@@ -20,10 +20,11 @@ from kexue_lib.book.regress.grid import Item
 
 @dataclass(frozen=True)
 class Work:
-    """One run of the simulation: the device that it takes, and its seconds."""
+    """One run of the simulation: the device that it takes, its seconds, and how many units of the device it takes."""
 
     device: str
     seconds: float
+    width: int = 1
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Outcome:
 
     Args:
         makespan: seconds until the last run has ended.
-        busy: seconds of work by device, runs that were lost included.
+        busy: seconds of work by device, runs that were lost included; a run of two units counts twice.
         slots: the slots by device.
         longest: seconds of the longest run.
         lost: how many runs were lost with their worker and made again.
@@ -73,7 +74,7 @@ def simulate(
 
     Args:
         works: what is run, the first ones first.
-        slots: how many works of each device run at a time.
+        slots: the units of each device: how many works of width 1 run at a time.
         dispatch: seconds that the command itself needs for each run (one after the other): submit, fetch, append.
         mtbf: mean seconds of work between two losses of a slot; a lost run is made again from its start.
         seed: of the losses.
@@ -83,13 +84,13 @@ def simulate(
     (4.0, 3.5, 'cuda slots')
 
     Raises:
-        ValueError: a work takes a device without slots.
+        ValueError: a work takes more units of a device than there are.
     """
     generator = random.Random(seed)
     queues: dict[str, list[Work]] = {}
     for work in reversed(works):
-        if slots.get(work.device, 0) < 1:
-            raise ValueError(f"a run takes {work.device!r}, and slots={dict(slots)} has none")
+        if slots.get(work.device, 0) < work.width:
+            raise ValueError(f"a run takes {work.width} × {work.device!r}, and slots={dict(slots)} has fewer")
         queues.setdefault(work.device, []).append(work)
     free = {device: slots[device] for device in queues}
     busy = dict.fromkeys(queues, 0.0)
@@ -98,16 +99,16 @@ def simulate(
     lost = count = 0
     while events or any(queues.values()):
         for device, waiting in queues.items():
-            while waiting and free[device]:
+            while waiting and free[device] >= waiting[-1].width:
                 work = waiting.pop()
-                free[device] -= 1
+                free[device] -= work.width
                 command = max(command, now) + dispatch
                 life = generator.expovariate(1 / mtbf) if mtbf else float("inf")
                 heapq.heappush(events, (command + min(life, work.seconds), count, work, life < work.seconds))
-                busy[device] += min(life, work.seconds)
+                busy[device] += work.width * min(life, work.seconds)
                 count += 1
         now, _, work, failed = heapq.heappop(events)
-        free[work.device] += 1
+        free[work.device] += work.width
         if failed:
             queues[work.device].append(work)
             lost += 1
@@ -119,13 +120,16 @@ def forecast(items: Sequence[Item], slots: Mapping[str, int]) -> str:
     """In words: how long the runs will take on this machine, and how much of that was measured."""
     if not items:
         return "Nothing is left to run."
-    devices = {item.key.device for item in items}
-    there = {device: max(1, slots.get(device, 0)) for device in devices}
-    outcome = simulate([Work(item.key.device, item.expected) for item in items], there)
+    devices = {item.device for item in items}
+    widest = {device: max(item.width for item in items if item.device == device) for device in devices}
+    there = {device: max(widest[device], slots.get(device, 0)) for device in devices}
+    outcome = simulate([Work(item.key.device, item.expected, item.width) for item in items], there)
     known = sum(item.known for item in items)
     on = " and ".join(f"{there[device]} × {device}" for device in sorted(devices))
+    wide = [item.width for item in items if item.width > 1]
+    by = f" ({len(wide)} of them by {max(wide)} processes each)" if wide else ""
     return (
-        f"{len(items)} runs on {on}: about {hours(outcome.makespan)}, limited by {outcome.limit}. "
+        f"{len(items)} runs{by} on {on}: about {hours(outcome.makespan)}, limited by {outcome.limit}. "
         f"{known} durations were measured, {len(items) - known} are the chapters' own estimates."
     )
 

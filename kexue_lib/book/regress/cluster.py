@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ RESOURCE = {"cpu": "CPU", "cuda": "GPU"}
 def local_cluster(cpus: int, gpus: Sequence[str], folder: Path) -> Iterator[Any]:
     """A client of a cluster inside this process: nothing listens on the network.
 
-    A run is a process of its own, so its worker needs none: the CPUs are the threads of one worker, and each GPU has
-    a worker of one thread, named after it.
+    A run is a process of its own, or several, so its worker needs none: the CPUs are the threads of one worker, and
+    each GPU, or group of GPUs, has a worker of one thread, named after it.
 
     Args:
-        cpus: how many runs on the CPU at a time.
-        gpus: the devices, as ``CUDA_VISIBLE_DEVICES`` names them.
+        cpus: how many processes on the CPU at a time.
+        gpus: the device or devices of each worker, as ``CUDA_VISIBLE_DEVICES`` names them: "0", or "0,1".
         folder: for the workers' scratch folders.
     """
     _quiet()
@@ -39,7 +40,11 @@ def local_cluster(cpus: int, gpus: Sequence[str], folder: Path) -> Iterator[Any]
 
     common = {"memory_limit": 0, "dashboard": False, "local_directory": str(folder), "silence_logs": logging.CRITICAL}
     workers: dict[str, Any] = {
-        f"cuda:{gpu}": {"cls": Worker, "options": {**common, "nthreads": 1, "resources": {"GPU": 1}}} for gpu in gpus
+        f"cuda:{group}": {
+            "cls": Worker,
+            "options": {**common, "nthreads": 1, "resources": {"GPU": len(group.split(","))}},
+        }
+        for group in gpus
     }
     if cpus:
         workers["cpu"] = {"cls": Worker, "options": {**common, "nthreads": cpus, "resources": {"CPU": cpus}}}
@@ -95,28 +100,53 @@ def local_gpus() -> list[str]:
     return (names or [str(index) for index in range(count)])[:count]
 
 
-def slots(client: Any) -> dict[str, int]:
-    """How many runs can be at work on each device: the sum of the workers' resources.
+@dataclass(frozen=True)
+class Room:
+    """The workers of a cluster that have one device.
 
-    Where no worker declares a resource, the threads of all workers count as CPUs.
+    Args:
+        workers: for each of them, the units of the device and the threads.
+    """
+
+    workers: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def units(self) -> int:
+        """How many units all workers have together."""
+        return sum(units for units, _ in self.workers)
+
+    def fits(self, width: int) -> int:
+        """How many runs of a width can be at work, if there are no others.
+
+        >>> Room(workers=((3, 3), (1, 1))).fits(2)
+        1
+        """
+        return sum(min(units // width, threads) for units, threads in self.workers)
+
+
+def slots(client: Any) -> dict[str, Room]:
+    """The room for runs on each device, from the workers' resources.
+
+    Where no worker declares a resource, each thread counts as a worker with a CPU.
     """
     workers = _workers(client)
     if not _declared(workers):
-        return {"cpu": sum(int(worker["nthreads"]) for worker in workers), "cuda": 0}
-    return {
-        device: sum(int(worker.get("resources", {}).get(name, 0)) for worker in workers)
-        for device, name in RESOURCE.items()
-    }
+        return {"cpu": Room(((1, 1),) * sum(int(worker["nthreads"]) for worker in workers)), "cuda": Room()}
+    found = {}
+    for device, name in RESOURCE.items():
+        units = [(int(worker.get("resources", {}).get(name, 0)), int(worker["nthreads"])) for worker in workers]
+        found[device] = Room(tuple((many, threads) for many, threads in units if many))
+    return found
 
 
 def demands(client: Any) -> dict[str, dict[str, int]]:
-    """The resources that a run on each device asks for; none where no worker declares any."""
+    """The resources that each process of a run asks for, by device; none where no worker declares any."""
     declared = _declared(_workers(client))
     return {"cpu": {"CPU": 1} if declared else {}, "cuda": {"GPU": 1}}
 
 
-def await_workers(client: Any, devices: Sequence[str], seconds: float, say: Callable[[str], None]) -> None:
-    """Wait until the cluster has a worker for each device.
+def await_workers(client: Any, widths: Mapping[str, int], seconds: float, say: Callable[[str], None]) -> None:
+    """Wait until the cluster has, for each device, a worker with as many units as the widest run takes.
 
     Raises:
         BookError: there is none after this many seconds.
@@ -124,13 +154,15 @@ def await_workers(client: Any, devices: Sequence[str], seconds: float, say: Call
     until, told = time.monotonic() + seconds, False
     while True:
         there = slots(client)
-        missing = [device for device in devices if not there[device]]
+        missing = [device for device, width in widths.items() if not there[device].fits(width)]
         if not missing:
             return
         if time.monotonic() > until:
-            names = " or ".join(f"{RESOURCE[device]}=1" for device in missing)
+            names = " or ".join(f"{RESOURCE[device]}={widths[device]}" for device in missing)
+            many = max(widths[device] for device in missing)
+            by = f" by {many} processes" if many > 1 else ""
             raise BookError(
-                f"The cluster has no worker for runs on {' or '.join(missing)} after {seconds:g} s. Start workers "
+                f"The cluster has no worker for runs on {' or '.join(missing)}{by} after {seconds:g} s. Start workers "
                 f"with the resource: dask worker … --nthreads 1 --resources {names}"
             )
         if not told:

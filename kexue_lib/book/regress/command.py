@@ -7,7 +7,6 @@ import json
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from kexue_lib.book.regress.identity import identity_of, python_version
 from kexue_lib.book.regress.report import markdown, report, show
 from kexue_lib.book.regress.row import key_of
 from kexue_lib.book.regress.session import Session
+from kexue_lib.book.regress.settings import Machine, Settings, this_machine
 from kexue_lib.book.regress.store import Ledger
 from kexue_lib.book.regress.summary import summarise
 from kexue_lib.book.regress.view import View
@@ -36,52 +36,9 @@ from kexue_lib.book.workplace import workplace
 if TYPE_CHECKING:
     from rich.console import Console
 
+__all__ = ["Settings", "default_ledger", "regress", "show_ledger"]
+
 Row = dict[str, Any]
-
-#: Seconds for a run, by scale, unless --timeout says otherwise; "" for other scales.
-LIMITS = {"quick": 300.0, "full": 3600.0, "": 3600.0}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What ``kexue regress`` is asked for.
-
-    Args:
-        seeds, scales: of the grid.
-        device: "cpu", "cuda" or "auto": the CPU for quick runs, a GPU for others.
-        ledger: the file to append to; by default below ``_build``.
-        baseline: a ledger's file or a tag to compare with; by default the committed ledger, if there is one.
-        scheduler, scheduler_file: a Dask cluster that is there; by default one inside this process.
-        workers: runs on the CPU at a time, on this machine.
-        timeout: seconds for a run; by default by its scale.
-        retries: how often a run is tried again after a fault of the infrastructure.
-        wait: seconds to wait for the cluster's workers.
-        any_versions: accept other versions than the pinned ones.
-        dry: only say what would be run.
-        strict: an unstable claim counts as a failure.
-        module: the module that runs a job.
-    """
-
-    seeds: tuple[int, ...] = (0,)
-    scales: tuple[str, ...] = ("quick",)
-    device: str = "auto"
-    ledger: Path | None = None
-    baseline: str | None = None
-    scheduler: str | None = None
-    scheduler_file: Path | None = None
-    workers: int = 1
-    timeout: float | None = None
-    retries: int = 2
-    wait: float = 300.0
-    any_versions: bool = False
-    dry: bool = False
-    strict: bool = False
-    module: str = "kexue_lib.book.runner"
-
-    @property
-    def remote(self) -> bool:
-        """Whether the runs go to a cluster that is there already."""
-        return self.scheduler is not None or self.scheduler_file is not None
 
 
 def default_ledger(project: Project) -> Path:
@@ -110,6 +67,7 @@ def regress(project: Project, names: Sequence[str], settings: Settings, console:
         raise BookError("This checkout has no chapter to run.")
     if not settings.any_versions:
         refuse_other_versions(project)
+    machine = None if settings.remote else this_machine(settings, lambda text: say(console, text))
     warn = _warner(console)
     path = settings.ledger or default_ledger(project)
     baseline = _baseline(settings.baseline, path, project, warn)
@@ -121,11 +79,12 @@ def regress(project: Project, names: Sequence[str], settings: Settings, console:
         stack.callback(ledger.close)
         ledger.repair()
         past = ledger.new_rows()
-        client = None if settings.dry and not settings.remote else _cluster(settings, work.scratch, stack)
-        devices = _devices(settings, client, console)
-        items = plan(sources, settings.seeds, settings.scales, lambda scale: devices[scale], [*past, *baseline])
-        limits = (
-            {**LIMITS, **dict.fromkeys([*LIMITS, *settings.scales], settings.timeout)} if settings.timeout else LIMITS
+        client = _client(settings, machine, work.scratch, stack)
+        if settings.remote:
+            cluster.await_workers(client, settings.widths, settings.wait, lambda text: say(console, text))
+        known = [*past, *baseline]
+        items = plan(
+            sources, settings.seeds, settings.scales, settings.devices.__getitem__, known, settings.processes_at
         )
         session = Session(
             ledger=ledger,
@@ -134,7 +93,7 @@ def regress(project: Project, names: Sequence[str], settings: Settings, console:
             hashes=hashes,
             library=project.library,
             commit=commit_of(project),
-            limits=limits,
+            limits=settings.limits,
             scratch=work.scratch,
             failed=project.build / "regress" / "failed",
             cache=work.cache,
@@ -146,7 +105,7 @@ def regress(project: Project, names: Sequence[str], settings: Settings, console:
         todo = [item for item in items if item.key not in session.rows]
         _announce(items, todo, path, console)
         if settings.dry:
-            say(console, forecast(todo, _slots(settings, client, todo)))
+            say(console, forecast(todo, machine.units if machine is not None else _units(client)))
             return 0
         if todo:
             assert client is not None
@@ -214,7 +173,7 @@ def _run(
     if settings.remote:
         cluster.refuse_other_workers(client, session.identity, project.library)
     try:
-        with View(console, todo, there, cluster.slots(client)) as view, _graceful():
+        with View(console, todo, there, _units(client)) as view, _graceful():
             session.run(client, todo, view)
     except SchedulerLost:
         left = sum(item.key not in session.rows for item in todo)
@@ -228,6 +187,10 @@ def _run(
         say(console, f"Interrupted: {len(todo) - left} of {len(todo)} runs are in {session.ledger.path}.")
         say(console, "The same command goes on with the others.")
         raise
+
+
+def _units(client: Any) -> dict[str, int]:
+    return {device: room.units for device, room in cluster.slots(client).items()}
 
 
 @contextlib.contextmanager
@@ -244,39 +207,15 @@ def _graceful() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _cluster(settings: Settings, scratch: Path, stack: contextlib.ExitStack) -> Any:
-    if settings.remote:
+def _client(settings: Settings, machine: Machine | None, scratch: Path, stack: contextlib.ExitStack) -> Any:
+    """A client of the cluster for the runs; None for a forecast for this machine."""
+    if machine is None:
         return stack.enter_context(cluster.running_cluster(settings.scheduler, settings.scheduler_file))
-    wants_gpu = settings.device == "cuda" or (settings.device == "auto" and set(settings.scales) != {"quick"})
-    gpus = cluster.local_gpus() if wants_gpu else []
+    if settings.dry:
+        return None
     folder = scratch / "dask"
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    return stack.enter_context(cluster.local_cluster(settings.workers, gpus, folder))
-
-
-def _devices(settings: Settings, client: Any, console: Console) -> dict[str, tuple[str, ...]]:
-    """The devices for each scale; on a cluster that is there, wait until it has a worker for each."""
-    if settings.device == "auto":
-        devices: dict[str, tuple[str, ...]] = {s: ("cpu",) if s == "quick" else ("cuda",) for s in settings.scales}
-    else:
-        devices = dict.fromkeys(settings.scales, (settings.device,))
-    wanted = sorted({device for some in devices.values() for device in some})
-    if settings.remote:
-        cluster.await_workers(client, wanted, settings.wait, lambda text: say(console, text))
-    elif "cuda" in wanted and not (cluster.slots(client)["cuda"] if client is not None else cluster.local_gpus()):
-        raise BookError(
-            "torch finds no GPU on this machine, and runs with --device cuda, or of a scale that is not quick, want "
-            "one. Give --device cpu to have them on the CPU all the same, or a --scheduler whose workers have GPUs."
-        )
-    return devices
-
-
-def _slots(settings: Settings, client: Any, items: Sequence[Item]) -> dict[str, int]:
-    """How many runs a forecast has at work on each device."""
-    if client is not None:
-        return cluster.slots(client)
-    on_gpu = any(item.key.device == "cuda" for item in items)
-    return {"cpu": settings.workers, "cuda": len(cluster.local_gpus()) if on_gpu else 0}
+    return stack.enter_context(cluster.local_cluster(machine.cpus, machine.gpus, folder))
 
 
 def _announce(items: Sequence[Item], todo: Sequence[Item], path: Path, console: Console) -> None:

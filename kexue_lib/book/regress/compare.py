@@ -1,4 +1,4 @@
-"""What moved between two ledgers: verdicts, measured numbers, steps, time."""
+"""What moved between two ledgers: verdicts, measured numbers, figures, steps, time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kexue_lib.book.records import VERDICTS
+from kexue_lib.book.regress.figures import FigureMoves
 from kexue_lib.book.regress.summary import ClaimOverSeeds, Group, GroupSummary, middle
 
 #: How much a verdict says for a claim. An open claim was not refuted, but nothing supports it either.
@@ -65,7 +66,8 @@ class Comparison:
         verdicts: verdicts that fell, rose, went or came.
         values: numbers that moved by more than the tolerance, largest change first.
         steps: for a group, the step counts before and after, where they differ.
-        seconds: for a group, the median seconds before and after, where both are known.
+        seconds: for a group and a number of processes, the median seconds before and after, where both are known.
+        figures: series of figures that moved.
         broken: runs that ended as they should, and do no more: group and seed.
         groups: how many groups both ledgers have.
     """
@@ -73,7 +75,8 @@ class Comparison:
     verdicts: list[VerdictMove] = field(default_factory=list)
     values: list[ValueMove] = field(default_factory=list)
     steps: dict[Group, tuple[dict[str, int], dict[str, int]]] = field(default_factory=dict)
-    seconds: dict[Group, tuple[float, float]] = field(default_factory=dict)
+    seconds: dict[tuple[Group, int], tuple[float, float]] = field(default_factory=dict)
+    figures: FigureMoves = field(default_factory=FigureMoves)
     broken: list[tuple[Group, int]] = field(default_factory=list)
     groups: int = 0
 
@@ -94,7 +97,7 @@ def compare(
     Args:
         old: the baseline.
         new: what is compared with it.
-        tolerance: relative change of a mean above which a number has moved.
+        tolerance: relative change of a mean above which a number, or a series of a figure, has moved.
     """
     found = Comparison()
     for group, after in new.items():
@@ -109,9 +112,12 @@ def compare(
                 found.values += _values(group, before.claims[id], claim, tolerance)
         if before.steps and after.steps and before.steps != after.steps:
             found.steps[group] = before.steps, after.steps
-        was, now = middle(before.amount("seconds")), middle(after.amount("seconds"))
-        if was is not None and now is not None:
-            found.seconds[group] = was, now
+        for many in after.processes:
+            was, now = middle(before.amount("seconds", many)), middle(after.amount("seconds", many))
+            if was is not None and now is not None:
+                found.seconds[group, many] = was, now
+        found.figures.add(group, before, after, tolerance)
+    found.figures.sort()
     found.values.sort(key=lambda move: -abs(move.relative))
     return found
 
@@ -145,7 +151,7 @@ def _values(group: Group, was: ClaimOverSeeds, now: ClaimOverSeeds, tolerance: f
     found = []
     for name, values in now.measured.items():
         old = was.measured.get(name, {})
-        seeds = old.keys() & values.keys()
+        seeds = sorted(old.keys() & values.keys())
         if not seeds:
             continue
         move = ValueMove(

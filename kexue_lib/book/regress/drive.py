@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -19,11 +19,29 @@ Decision = Literal["go", "later", "drop"]
 
 
 class OnDevice(Protocol):
-    """What the driver reads of a task: the device that it takes."""
+    """What the driver reads of a task: the device that it takes, and how many units of it."""
 
     @property
     def device(self) -> str:
         """Such as cpu."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """At least 1; all of them on one worker."""
+        ...
+
+
+class Room(Protocol):
+    """What the driver reads of the workers of one device."""
+
+    @property
+    def units(self) -> int:
+        """How many units there are."""
+        ...
+
+    def fits(self, width: int) -> int:
+        """How many tasks of a width can be at work if there are no others: a task does not span two workers."""
         ...
 
 
@@ -35,8 +53,8 @@ class Driver:
         client: Dask's client.
         execute: what a worker calls with what :attr:`load` makes of a task.
         load: the argument of ``execute`` for a task; made when the task is submitted.
-        slots: how many tasks can be at work, by device; asked about once a second.
-        demands: the resources that a task takes, by device.
+        slots: the room for tasks, by device; asked about once a second.
+        demands: the resources that a unit takes, by device.
         ready: whether a task may start now, has to wait for another process, or is not needed any more.
         retries: how often a task is tried again after a fault of the infrastructure.
         on_retry: told of each fault that is tried again.
@@ -45,17 +63,17 @@ class Driver:
     client: Any
     execute: Callable[[Any], dict[str, Any]]
     load: Callable[[Any], Any]
-    slots: Callable[[], Mapping[str, int]]
+    slots: Callable[[], Mapping[str, Room]]
     demands: Callable[[], Mapping[str, Mapping[str, int]]]
     ready: Callable[[Any], Decision] = lambda task: "go"
     retries: int = 2
     on_retry: Callable[[Any, dict[str, Any]], None] = lambda task, result: None
     _waiting: dict[str, deque[Any]] = field(default_factory=dict)
     _running: dict[Any, Any] = field(default_factory=dict)
-    _busy: dict[str, int] = field(default_factory=dict)
+    _busy: Counter[str] = field(default_factory=Counter)  # units by device
+    _wide: Counter[tuple[str, int]] = field(default_factory=Counter)  # tasks by device and width
     _attempts: dict[Any, int] = field(default_factory=dict)
     _ended: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
-    _postponed: int = 0
 
     @property
     def running(self) -> int:
@@ -100,32 +118,43 @@ class Driver:
             while time.monotonic() < until and any(self.client.processing().values()):
                 time.sleep(0.1)
 
-    def _fill(self, device: str, waiting: deque[Any], room: int, demands: Mapping[str, int]) -> None:
-        free = room - self._busy.get(device, 0)
+    def _fill(self, device: str, waiting: deque[Any], room: Room, demands: Mapping[str, int]) -> None:
+        passed = []
         for _ in range(len(waiting)):
+            free = room.units - self._busy[device]
             if free <= 0:
-                return
+                break
+            width = waiting[0].width
+            if self._wide[device, width] >= room.fits(width):
+                passed.append(waiting.popleft())  # the workers have no place for it: others need not wait for that
+                continue
+            if free < width:
+                break  # narrower ones behind it would keep it waiting for ever
             task = waiting.popleft()
             decision = self.ready(task)
             if decision == "later":
                 waiting.append(task)
             elif decision == "go":
-                free -= 1
                 self._submit(task, demands)
+        waiting.extendleft(reversed(passed))
 
     def _submit(self, task: Any, demands: Mapping[str, int]) -> None:
         self._attempts[task] = self._attempts.get(task, 0) + 1
-        self._busy[task.device] = self._busy.get(task.device, 0) + 1
+        self._count(task, 1)
         future = self.client.submit(
             self.execute,
             self.load(task),
             key=f"kexue-run-{id(self):x}-{id(task):x}-{self._attempts[task]}",
-            resources=dict(demands),
+            resources={name: amount * task.width for name, amount in demands.items()},
             pure=False,
             retries=0,
         )
         self._running[future] = task
         future.add_done_callback(self._ended.put)
+
+    def _count(self, task: Any, sign: int) -> None:
+        self._busy[task.device] += sign * task.width
+        self._wide[task.device, task.width] += sign
 
     def _collect(self) -> list[tuple[Any, dict[str, Any]]]:
         """The tasks that have ended; waits up to a fifth of a second for the first."""
@@ -145,7 +174,7 @@ class Driver:
                 future.add_done_callback(self._ended.put)
                 continue
             task = self._running.pop(future)
-            self._busy[task.device] -= 1
+            self._count(task, -1)
             if result["status"] in INFRASTRUCTURE and self._attempts[task] <= self.retries:
                 self.on_retry(task, result)
                 self._waiting[task.device].appendleft(task)
@@ -163,8 +192,11 @@ class Driver:
                 return None
             return result
         if future.status == "error":
+            # Dask's own words name the worker and the task: they go to the traceback, so that reports of the same runs
+            # on other clusters say the same.
             error = future.exception()
-            return {"status": "lost", "message": f"{type(error).__name__}: {error}", "seconds": 0.0}
+            said = f"its worker was lost ({type(error).__name__})"
+            return {"status": "lost", "message": said, "traceback": str(error), "seconds": 0.0}
         return {"status": "lost", "message": f"Dask gave the task up ({future.status})", "seconds": 0.0}
 
 

@@ -16,7 +16,7 @@ from kexue_lib.book.errors import BookError
 from kexue_lib.book.place import digest
 from kexue_lib.book.project import Chapter
 from kexue_lib.book.regress.identity import combined
-from kexue_lib.book.regress.row import FINAL, Key, key_of
+from kexue_lib.book.regress.row import FINAL, Key, key_of, processes_of
 
 Row = dict[str, Any]
 
@@ -42,17 +42,24 @@ class Item:
         source: its chapter.
         expected: seconds that it will probably take.
         known: whether that was measured; otherwise it is the card's word.
+        processes: how many run the chapter together.
     """
 
     key: Key
     source: Source
     expected: float
     known: bool
+    processes: int = 1
 
     @property
     def device(self) -> str:
         """What it takes."""
         return self.key.device
+
+    @property
+    def width(self) -> int:
+        """How many units of its device it takes: one for each process."""
+        return self.processes
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -93,6 +100,7 @@ def plan(
     scales: Sequence[str],
     device_of: Callable[[str], Sequence[str]],
     rows: Iterable[Row],
+    processes: Callable[[str], int] = lambda scale: 1,
 ) -> list[Item]:
     """All runs of the grid, those that take longest first.
 
@@ -101,10 +109,16 @@ def plan(
         seeds, scales: what each is run with.
         device_of: the devices for a scale.
         rows: earlier runs, for the expected durations.
+        processes: how many run a chapter together at a scale.
     """
     durations = Durations(rows)
     items = [
-        Item(Key(source.chapter.name, scale, device, seed), source, *durations.expect(source, scale, device))
+        Item(
+            Key(source.chapter.name, scale, device, seed),
+            source,
+            *durations.expect(source, scale, device, processes(scale)),
+            processes(scale),
+        )
         for source in sources
         for scale in scales
         for device in device_of(scale)
@@ -114,19 +128,23 @@ def plan(
 
 
 class Durations:
-    """What runs took, by chapter, scale and device: the median of those that ended by themselves, in one go."""
+    """What runs took, by chapter, scale, device and processes: the median of those that ended by themselves, in one go.
+
+    How much faster two processes are depends on the chapter, so runs of other numbers of processes say nothing here.
+    """
 
     def __init__(self, rows: Iterable[Row]) -> None:
         """From the rows of a ledger."""
-        seconds: dict[tuple[str, str, str], list[float]] = {}
+        seconds: dict[tuple[str, str, str, int], list[float]] = {}
         for row in rows:
             if row["status"] in FINAL and not row["resumed"]:
-                seconds.setdefault((row["chapter"], row["scale"], row["device"]), []).append(row["seconds"])
+                key = (row["chapter"], row["scale"], row["device"], processes_of(row))
+                seconds.setdefault(key, []).append(row["seconds"])
         self._median = {key: median(values) for key, values in seconds.items()}
 
-    def expect(self, source: Source, scale: str, device: str) -> tuple[float, bool]:
+    def expect(self, source: Source, scale: str, device: str, processes: int = 1) -> tuple[float, bool]:
         """The expected seconds of a run, and whether they were measured."""
-        measured = self._median.get((source.chapter.name, scale, device))
+        measured = self._median.get((source.chapter.name, scale, device, processes))
         if measured is not None:
             return measured, True
         return 60.0 * source.minutes.get(scale, source.minutes["full"]), False

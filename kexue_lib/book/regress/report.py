@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from kexue_lib.book.project import Project
 from kexue_lib.book.regress.baseline import COMMITTED, committed_rows
 from kexue_lib.book.regress.compare import Comparison
+from kexue_lib.book.regress.figures import FigureMoves
+from kexue_lib.book.regress.row import processes_of
 from kexue_lib.book.regress.summary import (
     ClaimOverSeeds,
     Group,
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Numbers beside a claim; the ledger has all of them.
 _NUMBERS = 4
+#: Series of figures that are listed; the rest is counted.
+_SERIES = 30
 
 
 @dataclass
@@ -112,11 +116,31 @@ def _moved(comparison: Comparison, baseline: str, times: bool) -> list[Table]:
         steps.rows += [(_name(group), s, str(before[s]), str(after[s])) for s in before if before[s] != after[s]]
     slower = Table("Times that moved by more than half", ("chapter", "seconds before", "seconds after"))
     slower.rows = [
-        (_name(group), number(was), number(now))
-        for group, (was, now) in comparison.seconds.items()
+        (_name(group, many), number(was), number(now))
+        for (group, many), (was, now) in comparison.seconds.items()
         if not was / 1.5 <= now <= was * 1.5
     ]
-    return [verdicts, values, steps, *([slower] if times else [])]
+    figures = [_figures(comparison.figures, baseline)] if comparison.groups else []
+    return [verdicts, values, *figures, steps, *([slower] if times else [])]
+
+
+def _figures(found: FigureMoves, baseline: str) -> Table:
+    table = Table("Figures that moved", ("chapter", "figure", "series", "change", "where"))
+    table.rows = [
+        (_name(m.group), m.figure, m.series, m.how or f"{100 * m.relative:.0f} %", m.where)
+        for m in found.moves[:_SERIES]
+    ]
+    left = len(found.moves) - len(table.rows)
+    compared = f"{found.compared} series compared over their common seeds"
+    if not found.known:
+        table.said = f"{baseline} has no data of figures for these runs."
+    elif not table.rows:
+        table.said = f"No series has moved ({compared})."
+    else:
+        table.said = f"{len(found.moves)} series moved ({compared})" + (
+            f"; {left} of them are not listed." if left else "."
+        )
+    return table
 
 
 def _unstable(summary: Mapping[Group, GroupSummary]) -> Table:
@@ -154,24 +178,27 @@ def _times(summary: Mapping[Group, GroupSummary]) -> Table:
     columns = ("chapter", "runs", "seconds", "of the CPU", "longest", "memory", "GPU memory", "machine")
     table = Table("Time and memory", columns)
     for group in summary.values():
-        seconds = group.amount("seconds")
-        if not seconds:
-            continue
-        machines = sorted({row["machine"] for row in group.rows.values()})
-        table.rows.append(
-            (
-                _name(group.group),
-                str(len(seconds)),
-                number(middle(seconds) or 0.0),
-                _amount(middle(group.amount("cpu_seconds"))),
-                number(max(seconds)),
-                _bytes(group.amount("peak_bytes")),
-                _bytes(group.amount("gpu_peak_bytes")),
-                ", ".join(machines),
+        for many in group.processes:
+            seconds = group.amount("seconds", many)
+            if not seconds:
+                continue
+            machines = sorted({row["machine"] for row in group.rows.values() if processes_of(row) == many})
+            table.rows.append(
+                (
+                    _name(group.group, many),
+                    str(len(seconds)),
+                    number(middle(seconds) or 0.0),
+                    _amount(middle(group.amount("cpu_seconds", many))),
+                    number(max(seconds)),
+                    _bytes(group.amount("peak_bytes", many)),
+                    _bytes(group.amount("gpu_peak_bytes", many)),
+                    ", ".join(machines),
+                )
             )
-        )
     if table.rows:
         table.said = "Median seconds of a run, start of its kernel included; the peak of its process's memory."
+        if any(many > 1 for group in summary.values() for many in group.processes):
+            table.said += " Where several processes run a chapter together, CPU and memory are those of the first."
     return table
 
 
@@ -188,9 +215,9 @@ def _measured(intervals: Mapping[str, Interval]) -> str:
     return "; ".join(said) + (f"; {left} more" if left else "")
 
 
-def _name(group: Group) -> str:
+def _name(group: Group, processes: int = 1) -> str:
     chapter, scale, device = group
-    return f"{chapter} ({scale}, {device})"
+    return f"{chapter} ({scale}, {device}{f', {processes} processes' if processes > 1 else ''})"
 
 
 def span(seeds: Sequence[int]) -> str:

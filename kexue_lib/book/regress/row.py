@@ -42,6 +42,11 @@ SCHEMA: dict[str, Any] = {
     "$schema": "http://json-schema.org/draft-07/schema#",
     "title": "A run of a chapter",
     "type": "object",
+    "definitions": {
+        # What stands behind a curve: null where there is no value; the lab rounds to six digits and has no infinity.
+        "series": {"type": ["number", "null", "array"], "items": {"$ref": "#/definitions/series"}},
+    },
+    # Fields that came later are not required, so that earlier ledgers stay valid: processes, figures.
     "required": [
         "schema", "chapter", "scale", "device", "seed", "source", "library", "versions", "commit", "started",
         "seconds", "cpu_seconds", "peak_bytes", "gpu_peak_bytes", "machine", "attempts", "resumed", "status",
@@ -69,9 +74,14 @@ SCHEMA: dict[str, Any] = {
         "machine": _TEXT,
         "attempts": {"type": "integer", "minimum": 1},
         "resumed": {"type": "boolean"},
+        "processes": {"type": "integer", "minimum": 1},
         "status": {"enum": list(ENDS)},
         "steps": {"type": ["object", "null"], "properties": dict.fromkeys(STATUSES, _COUNT)},
         "claims": {"type": "array", "items": _CLAIM},
+        "figures": {
+            "type": "object",
+            "additionalProperties": {"type": "object", "additionalProperties": {"$ref": "#/definitions/series"}},
+        },
         "error": {
             "type": ["object", "null"],
             "required": ["message"],
@@ -102,6 +112,11 @@ class Key:
 def key_of(row: dict[str, Any]) -> Key:
     """Which run a row is of."""
     return Key(row["chapter"], row["scale"], row["device"], row["seed"])
+
+
+def processes_of(row: dict[str, Any]) -> int:
+    """How many processes ran the chapter together; rows of earlier versions do not say so: one."""
+    return int(row.get("processes", 1))
 
 
 def encode(value: float | int) -> float | int | str:

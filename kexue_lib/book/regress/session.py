@@ -118,6 +118,7 @@ class Session:
             checkpoints="" if item.key.scale == "quick" else str(self._checkpoints(item)),
             keep=self.keep,
             module=self.module,
+            processes=item.processes,
         )
 
     def _checkpoints(self, item: Item) -> Path:
@@ -171,9 +172,11 @@ class Session:
             "machine": result.get("machine", "unknown"),
             "attempts": result["attempts"],
             "resumed": result.get("resumed", False),
+            "processes": item.processes,
             "status": result["status"],
             "steps": result.get("steps"),
             "claims": result.get("claims", []),
+            "figures": result.get("figures", {}),
             "error": None if result["status"] == "done" else _error(item, result),
         }
 

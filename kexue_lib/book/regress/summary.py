@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from kexue_lib.book.records import STATUSES, VERDICTS
-from kexue_lib.book.regress.row import Key, decode, key_of
+from kexue_lib.book.regress.row import Key, decode, key_of, processes_of
 
 Row = dict[str, Any]
 
@@ -138,10 +138,15 @@ class GroupSummary:
         found = [row["steps"] for row in self.rows.values() if row["steps"]]
         return {name: min(steps.get(name, 0) for steps in found) for name in STATUSES} if found else None
 
-    def amount(self, name: str) -> list[float]:
-        """Seconds or bytes of the runs that ended well and in one go, where they are known."""
+    @property
+    def processes(self) -> list[int]:
+        """The numbers of processes that ran the chapter together. Times of different ones are never put together."""
+        return sorted({processes_of(row) for row in self.rows.values()})
+
+    def amount(self, name: str, processes: int) -> list[float]:
+        """Seconds or bytes of the runs by so many processes that ended well and in one go, where they are known."""
         rows = [row for row in self.rows.values() if row["status"] == "done" and not row["resumed"]]
-        return [row[name] for row in rows if row[name] is not None]
+        return [row[name] for row in rows if row[name] is not None and processes_of(row) == processes]
 
 
 def summarise(rows: Iterable[Row]) -> dict[Group, GroupSummary]:

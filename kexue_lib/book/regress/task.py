@@ -38,6 +38,7 @@ class Task:
         checkpoints: a folder in which trainings keep their state, so that a run that was cut off goes on; "" for none.
         keep: give the executed notebook back "never", if the run "failed", or "always".
         module: the module that runs the job.
+        processes: how many run the chapter together.
     """
 
     key: Key
@@ -50,6 +51,7 @@ class Task:
     checkpoints: str = ""
     keep: str = "failed"
     module: str = "kexue_lib.book.runner"
+    processes: int = 1
 
 
 class Cancelled(Exception):
@@ -82,6 +84,7 @@ def execute(task: Task) -> dict[str, Any]:
         timeout=task.timeout,
         parameters=task.parameters,
         env=_devices(task.key.device, worker),
+        processes=task.processes,
     )
     started = time.time()
     resumed = False
@@ -96,7 +99,9 @@ def execute(task: Task) -> dict[str, Any]:
             return {"status": "refused", "message": f"{_where(worker)} (changed during the run): {refused}"}
         if job.checkpoints and result["status"] in FINAL:
             shutil.rmtree(job.checkpoints, ignore_errors=True)
-        return {**_facts(result, task.keep), "started": started, "resumed": resumed}
+        # The scratch folder has another name on each worker; reports of the same runs have to say the same.
+        said = {key: str(result[key]).replace(str(scratch), "scratch") for key in ("message",) if key in result}
+        return {**_facts({**result, **said}, task.keep), "started": started, "resumed": resumed}
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -110,7 +115,7 @@ def _where(worker: Any) -> str:
 
 
 def _devices(device: str, worker: Any) -> dict[str, str]:
-    """Which GPUs a run sees: none on the CPU, and the one that the worker is named after (``cuda:1``) or was given."""
+    """Which GPUs a run sees: none on the CPU, else those that its worker is named after (``cuda:0,1``) or was given."""
     if device == "cpu":
         return {"CUDA_VISIBLE_DEVICES": ""}
     found = re.fullmatch(r"cuda:(.+)", str(worker.name))
@@ -150,6 +155,7 @@ def _facts(result: dict[str, Any], keep: str) -> dict[str, Any]:
     if result["status"] == "done":
         records = gather(json.loads(notebook))
         facts |= {"steps": records.by_status(), "claims": claims_of(records.claims)}
+        facts["figures"] = {figure["name"]: figure["measured"] for figure in records.figures}
     else:
         facts |= {key: result[key] for key in ("message", "cell", "line", "at", "traceback") if key in result}
         facts["log"] = result.get("log", "")[-4000:]

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kexue_lib.book.regress.grid import Item
-from kexue_lib.book.regress.row import Key
+from kexue_lib.book.regress.row import Key, processes_of
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -27,14 +27,14 @@ class View:
         console: where to show it.
         items: the runs that have to be made.
         there: how many runs of the grid the ledger has already.
-        slots: how many runs can be at work, by device, for the time that is left.
+        slots: the units of each device, for the time that is left; a run takes one for each of its processes.
     """
 
     def __init__(self, console: Console, items: Sequence[Item], there: int, slots: Mapping[str, int]) -> None:
         """Nothing is shown before the context is entered."""
         self._console, self._slots = console, slots
-        self._expected = self._took = 0.0  # of the runs that have ended
-        self._left = {item.key: item.expected for item in items}
+        self._expected = self._took = 0.0  # of the runs that have ended, times their units
+        self._left = {item.key: item.expected * item.width for item in items}
         self._total, self._there = len(items), there
         self._running: dict[str, tuple[float, str]] = {}
         self._began, self._said, self._drawn = time.monotonic(), time.monotonic(), 0.0
@@ -84,7 +84,7 @@ class View:
         """A run's row is in the ledger."""
         self._running.pop(str(key), None)
         self._expected += self._left.pop(key, 0.0)
-        self._took += row["seconds"]
+        self._took += row["seconds"] * processes_of(dict(row))
         self.counts[row["status"]] += 1
         if row["status"] != "done":
             place = f" ({row['error']['place']})" if row["error"].get("place") else ""
