@@ -140,10 +140,9 @@ class Lion(SignMomentum):
             )
 
     def _plain(
-        self, group: dict[str, Any], p: Tensor, m: Tensor, g: Tensor, scale: str | None
+        self, group: dict[str, Any], theta: Tensor, m: Tensor, g: Tensor, scale: str | None
     ) -> tuple[Tensor, Tensor]:
         names = ("lr", "betas", "weight_decay", "min_rms", "shrink_ratio", "center")
-        theta = p.float() if group["rounding"] == "stochastic" else p
         return lion_step_plain(theta, m, g, scale=scale, **{name: group[name] for name in names})
 
     def _advance(

@@ -110,9 +110,9 @@ class SignMomentum(torch.optim.Optimizer):
         raise NotImplementedError
 
     def _plain(
-        self, group: dict[str, Any], p: Tensor, m: Tensor, g: Tensor, scale: str | None
+        self, group: dict[str, Any], theta: Tensor, m: Tensor, g: Tensor, scale: str | None
     ) -> tuple[Tensor, Tensor]:
-        """The plain form: new parameter and new momentum."""
+        """The plain form: new parameter (``theta`` itself if it does not move) and new momentum."""
         raise NotImplementedError
 
     # --- torch's protocol ------------------------------------------------------------------------------------------
@@ -211,9 +211,10 @@ class SignMomentum(torch.optim.Optimizer):
             last = at == k - 1
             if group["foreach"] is False or group["rounding"] == "stochastic":
                 for p, g, m in zip(params, grads, momenta, strict=True):
-                    moved, new = self._plain(group, p, m, g.to(m.dtype), resolve(group["scale"], p))
+                    theta = p.float() if group["rounding"] == "stochastic" else p
+                    moved, new = self._plain(group, theta, m, g.to(m.dtype), resolve(group["scale"], p))
                     m.copy_(new)
-                    if moved is not p:
+                    if moved is not theta:
                         self._store(group, p, moved)
             elif params:
                 self._fast(group, params, grads, momenta, last)

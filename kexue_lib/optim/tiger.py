@@ -175,12 +175,10 @@ class Tiger(SignMomentum):
             raise ValueError(f"grad_accum_steps={k} must be an integer >= 1")
 
     def _plain(
-        self, group: dict[str, Any], p: Tensor, m: Tensor, g: Tensor, scale: str | None
+        self, group: dict[str, Any], theta: Tensor, m: Tensor, g: Tensor, scale: str | None
     ) -> tuple[Tensor, Tensor]:
         names = ("lr", "beta", "weight_decay", "min_rms", "shrink_ratio", "center", "grad_accum_steps", "micro_step")
-        theta = p.float() if group["rounding"] == "stochastic" else p
-        moved, new = tiger_step_plain(theta, m, g, scale=scale, **{name: group[name] for name in names})
-        return (p if moved is theta else moved), new
+        return tiger_step_plain(theta, m, g, scale=scale, **{name: group[name] for name in names})
 
     def _advance(
         self, group: dict[str, Any], momenta: list[Tensor], grads: list[Tensor], oks: list[Tensor] | None, last: bool
