@@ -38,8 +38,8 @@ class Options(NamedTuple):
 
 
 def aggregate(codes: Tensor, v: Tensor, c: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Δᵀ1 and ΔᵀV of each row: (rows, n), (rows, n, dv) -> (rows, c), (rows, c, dv)."""
-    rows, d_v = codes.shape[0], v.shape[-1]
+    """Δᵀ1 and ΔᵀV of each row: (..., rows, n), (..., rows, n, dv) -> (rows, c), (rows, c, dv); leading axes add up."""
+    rows, d_v = codes.shape[-2], v.shape[-1]
     place = (codes + c * torch.arange(rows, device=codes.device)[:, None]).flatten()
     counts = torch.zeros(rows * c, dtype=dtype, device=v.device)
     counts.index_add_(0, place, counts.new_ones(1).expand(place.shape))

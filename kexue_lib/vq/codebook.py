@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from .blocks import aggregate
 from .checks import check_assign, check_codebook_options
 
 # Numbers in the buffer of scores of an assignment.
@@ -191,7 +192,7 @@ class EMACodebook(nn.Module):
 
     @torch.no_grad()
     def _move(self, k: Tensor, codes: Tensor) -> None:
-        counts, sums = _totals(k, codes, self.counts.shape[1], self.sums.dtype)
+        counts, sums = aggregate(codes, k, self.counts.shape[1], self.sums.dtype)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(counts)
             dist.all_reduce(sums)
@@ -215,7 +216,7 @@ class EMACodebook(nn.Module):
         counts = torch.ones_like(self.counts)
         for _ in range(iterations):
             codes, _ = vq_assign(points, self.codebook)
-            counts, sums = _totals(points, codes, c, self.codebook.dtype)
+            counts, sums = aggregate(codes, points, c, self.codebook.dtype)
             used = (counts > 0).unsqueeze(-1)
             self.codebook.copy_(torch.where(used, sums / counts.clamp(min=1).unsqueeze(-1), self.codebook))
         self.counts.copy_((counts / counts.mean(-1, keepdim=True)).clamp(min=self.eps))
@@ -248,14 +249,3 @@ class EMACodebook(nn.Module):
         """What ``print(module)`` shows."""
         h, c, d = self.codebook.shape
         return f"heads={h}, num_codes={c}, dim={d}, decay={self.decay:g}, eps={self.eps:g}"
-
-
-def _totals(k: Tensor, codes: Tensor, c: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Number and sum of the keys of each code, over the batch: (h, c), (h, c, d)."""
-    h, d = k.shape[1], k.shape[3]
-    place = (codes + c * torch.arange(h, device=k.device)[:, None]).flatten()
-    counts = torch.zeros(h * c, dtype=dtype, device=k.device)
-    counts.index_add_(0, place, counts.new_ones(1).expand(place.shape))
-    sums = torch.zeros(h * c, d, dtype=dtype, device=k.device)
-    sums.index_add_(0, place, k.reshape(-1, d).to(dtype))
-    return counts.view(h, c), sums.view(h, c, d)
