@@ -22,13 +22,21 @@ from kexue_lib.book.errors import BookError
 from kexue_lib.book.project import Project
 from kexue_lib.book.regress import capacity, cluster
 from kexue_lib.book.regress.command import Settings, regress, show_ledger
+from kexue_lib.book.regress.compare import compare
 from kexue_lib.book.regress.drive import Driver
+from kexue_lib.book.regress.figures import FigureMoves
 from kexue_lib.book.regress.grid import Freshness, Item, Source, parse_seeds, plan
 from kexue_lib.book.regress.identity import Identity, combined
 from kexue_lib.book.regress.row import Key
 from kexue_lib.book.regress.session import Session
 from kexue_lib.book.regress.store import Ledger
+from kexue_lib.book.regress.summary import summarise
 from kexue_lib.book.regress.view import View
+
+FIGURE = """
+display({"application/vnd.kexue.figure+json": {"schema": 1, "name": "curve", "title": "t", "alt": "a",
+         "measured": {"y": [seed, None, 1.5]}}, "text/plain": "figure"}, raw=True)
+"""
 
 
 @pytest.fixture
@@ -197,6 +205,14 @@ def test_a_dry_run_says_how_long_it_would_take_and_runs_nothing(stub: Stub) -> N
     assert stub.started == []
 
 
+def test_the_error_of_a_run_does_not_name_its_scratch_folder(stub: Stub) -> None:
+    """It has another name on each worker, and reports of the same runs have to say the same."""
+    stub.chapter("import os\nraise ValueError(f'nothing in {os.getcwd()}/here')")
+    run(stub)
+    (made,) = stub.rows
+    assert made["error"]["message"] == "ValueError: nothing in scratch/here"
+
+
 def test_a_chapter_without_the_parameters_is_refused(stub: Stub) -> None:
     path = stub.checkout.chapter("x = 1")
     path.write_text(path.read_text().replace("seed = 0\n", ""))
@@ -253,7 +269,7 @@ def test_without_a_gpu_the_device_cuda_is_refused(stub: Stub, monkeypatch: pytes
 def test_two_workers_started_by_hand_give_the_same_report_as_this_machine(tmp_path: Path) -> None:
     """With papermill and a kernel, as in earnest."""
     stub = Stub(make_checkout(tmp_path / "checkout"), tmp_path / "starts")
-    stub.checkout.chapter("import kexue_lib.alpha\nfrom IPython.display import display", STEP, CLAIMS, "print(seed)")
+    stub.checkout.chapter("import kexue_lib.alpha\nfrom IPython.display import display", STEP, CLAIMS, FIGURE)
     stub.checkout.chapter("import os\nos._exit(1)", slug="gau-warmup")
     arguments = ["regress", "--seeds", "0..1", "--retries", "0"]
     pages = []
@@ -266,6 +282,8 @@ def test_two_workers_started_by_hand_give_the_same_report_as_this_machine(tmp_pa
             assert stub.checkout.kexue("ledger", str(ledger), "--no-times", "-o", str(page)).returncode == 0
             pages.append(page.read_text(encoding="utf-8"))
     assert pages[0] == pages[1]
+    here, there = (Ledger(tmp_path / f"{name}.jsonl", tmp_path, print).new_rows() for name in ("here", "there"))
+    assert compare(summarise(there), summarise(here)).figures == FigureMoves([], compared=1, known=True)
     assert "slope ≈ 0.512" in pages[0]
     assert "| gated/gau-warmup (quick, cpu) | 1 | died | notebooks/gated/gau-warmup.py:" in pages[0]
 

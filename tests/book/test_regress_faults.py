@@ -7,6 +7,7 @@ import os
 import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checkouts import make_checkout
@@ -14,6 +15,7 @@ from regressions import Stub, by_hand, environment, gone
 
 from kexue_lib.book.errors import BookError
 from kexue_lib.book.regress.cluster import running_cluster
+from kexue_lib.book.regress.drive import Driver
 
 
 @pytest.fixture
@@ -166,6 +168,27 @@ def test_a_worker_killed_in_mid_run_costs_that_run_alone(stub: Stub, tmp_path: P
     assert process.returncode == 0, output
     assert Counter(seed for seed, _, _ in stub.started) == {0: 1, 1: 2, 2: 1, 3: 1, 4: 1, 5: 1}
     assert sorted(row["seed"] for row in stub.rows) == list(range(6))
+
+
+def test_the_message_of_a_lost_run_names_neither_worker_nor_task() -> None:
+    """Reports of the same runs on other clusters have to say the same; Dask's words stay in the traceback."""
+
+    class Lost:
+        status = "error"
+
+        def exception(self) -> Exception:
+            return RuntimeError("kexue-run-7f marked as failed because 4 workers died, at last tcp://10.0.0.1:40001")
+
+    class Client:
+        status = "running"
+
+    def never(*_: object) -> Any:
+        raise AssertionError
+
+    result = Driver(Client(), never, never, never, never)._result(Lost())
+    assert result is not None
+    assert result["message"] == "its worker was lost (RuntimeError)"
+    assert "tcp://10.0.0.1:40001" in result["traceback"]
 
 
 def descendants(pid: int) -> set[int]:
