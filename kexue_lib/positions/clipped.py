@@ -49,15 +49,30 @@ def _check_values(q: Tensor, k: Tensor, v: Any) -> None:
         )
 
 
-def _far_positions(
-    n: int, m: int, window: float, leak: float | None, device: torch.device, dtype: torch.dtype
+def _near(q: Tensor, k: Tensor, inv_freq: Tensor, interleaved: bool) -> tuple[Tensor, Tensor]:
+    """Queries and keys rotated by their positions: their products belong to the distances themselves."""
+    n, m, device = q.shape[-2], k.shape[-2], q.device
+    return (
+        apply_rope(q, torch.arange(m - n, m, device=device), inv_freq, interleaved=interleaved),
+        apply_rope(k, torch.arange(m, device=device), inv_freq, interleaved=interleaved),
+    )
+
+
+def _far(
+    q: Tensor, k: Tensor, inv_freq: Tensor, window: float, leak: float | None, interleaved: bool
 ) -> tuple[Tensor, Tensor]:
-    """Positions of queries and keys whose difference is the clipped distance; one for all queries without a leak."""
-    dtype = torch.promote_types(dtype, torch.float32)
+    """Queries and keys whose products belong to the clipped distances; without a leak the keys stay as they are."""
+    n, m, device = q.shape[-2], k.shape[-2], q.device
+    dtype = torch.promote_types(inv_freq.dtype, torch.float32)
     if leak is None:
-        return torch.full((1,), window, device=device, dtype=dtype), torch.zeros(1, device=device, dtype=dtype)
+        at = torch.full((1,), window, device=device, dtype=dtype)
+        return apply_rope(q, at, inv_freq, interleaved=interleaved), k
     rows = torch.arange(m - n, m, device=device, dtype=dtype) / leak + window * (1 - 1 / leak)
-    return rows, torch.arange(m, device=device, dtype=dtype) / leak
+    columns = torch.arange(m, device=device, dtype=dtype) / leak
+    return (
+        apply_rope(q, rows, inv_freq, interleaved=interleaved),
+        apply_rope(k, columns, inv_freq, interleaved=interleaved),
+    )
 
 
 def rerope_scores(
@@ -101,14 +116,9 @@ def rerope_scores(
     _check(q, k, inv_freq, window, leak)
     n, m = q.shape[-2], k.shape[-2]
     rows, columns = torch.arange(m - n, m, device=q.device), torch.arange(m, device=q.device)
-    far_rows, far_columns = _far_positions(n, m, window, leak, q.device, inv_freq.dtype)
-
-    def turn(x: Tensor, positions: Tensor) -> Tensor:
-        return apply_rope(x, positions, inv_freq, interleaved=interleaved)
-
-    near = turn(q, rows) @ turn(k, columns).mT
-    far = turn(q, far_rows) @ (k if leak is None else turn(k, far_columns)).mT
-    return torch.where(rows[:, None] - columns < window, near, far)
+    near_q, near_k = _near(q, k, inv_freq, interleaved)
+    far_q, far_k = _far(q, k, inv_freq, window, leak, interleaved)
+    return torch.where(rows[:, None] - columns < window, near_q @ near_k.mT, far_q @ far_k.mT)
 
 
 def rerope_scores_plain(
@@ -201,17 +211,12 @@ def rerope_attention(
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     shape = (*q.shape[:-1], v.shape[-1])
     q, k, v = (x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]) for x in (q, k, v))
-
-    def turn(x: Tensor, positions: Tensor) -> Tensor:
-        return apply_rope(x, positions, inv_freq, interleaved=interleaved)
-
     device = q.device
-    near_q, near_k = turn(q, torch.arange(first, m, device=device)), turn(k, torch.arange(m, device=device))
+    near_q, near_k = _near(q, k, inv_freq, interleaved)
     if w >= m and n == m:  # ordinary rotary attention
         return F.scaled_dot_product_attention(near_q, near_k, v, is_causal=True, scale=scale).view(shape)
     if w < m:
-        rows, columns = _far_positions(n, m, window, leak, device, inv_freq.dtype)
-        far_q, far_k = turn(q, rows), k if leak is None else turn(k, columns)
+        far_q, far_k = _far(q, k, inv_freq, window, leak, interleaved)
     nothing = near_q.new_zeros(())  # beta = 0: not read
     out = []
     for start in range(0, n, _ROWS):
