@@ -26,7 +26,18 @@ __all__ = ["GAUEncoder", "RoFormerEncoder", "parameter_count"]
 Scale = str | float
 
 
-class GAUEncoder(nn.Module):
+class _Encoder(nn.Module):
+    """What the encoders share: from hidden vectors to scores."""
+
+    head: nn.Linear
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of the symbols."""
+        out: Tensor = self.head(hidden)
+        return out
+
+
+class GAUEncoder(_Encoder):
     r"""Gated attention units with post-norm, :math:`x \leftarrow \mathrm{RMSNorm}(x + \mathrm{GAU}(x))`.
 
     Args:
@@ -103,13 +114,8 @@ class GAUEncoder(nn.Module):
             x = norm(x + out)
         return (x, torch.stack(entropies)) if return_entropy else x
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of the symbols."""
-        out: Tensor = self.head(hidden)
-        return out
 
-
-class RoFormerEncoder(nn.Module):
+class RoFormerEncoder(_Encoder):
     r"""A RoFormer: BERT's layers (post-norm, offsets, GELU) with rotary positions in place of position vectors.
 
     .. math:: x \leftarrow \mathrm{LN}(x + \mathrm{Attention}(x)), \qquad x \leftarrow \mathrm{LN}(x + \mathrm{FFN}(x))
@@ -170,11 +176,6 @@ class RoFormerEncoder(nn.Module):
             x, entropy = layer(x, scale, train_len, return_entropy)
             entropies.append(entropy)
         return (x, torch.stack(entropies)) if return_entropy else x
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of the symbols."""
-        out: Tensor = self.head(hidden)
-        return out
 
 
 class _RoFormerLayer(nn.Module):
