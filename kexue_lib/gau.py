@@ -79,8 +79,7 @@ def gau_attention(
 
     Hazards:
         As in :func:`kexue_lib.attention.entropy_invariant_attention`: a query that sees no key gives 0. With e ≠ s
-        PyTorch's flash
-        kernels do not apply: on a CPU its plain kernel keeps the n×m weights.
+        PyTorch's flash kernels do not apply: on a CPU its plain kernel keeps the n×m weights.
 
     Example:
         >>> q = torch.zeros(1, 2, 4)
@@ -96,9 +95,8 @@ def gau_attention(
         if not isinstance(scale, str):
             return _kernels.by_parts(q, k, v, None, is_causal, 0.0, float(scale))
         check_scale(scale, train_len, min_len)
-        lam, rows = _kernels.scale_and_rows(q, k.shape[1], None, is_causal, scale, train_len, min_len)
-        scaled = q if rows is None else (q * rows).to(q.dtype)
-        return _kernels.by_parts(scaled, k, v, None, is_causal, 0.0, lam)
+        q, lam = _kernels.scaled_queries(q, k.shape[1], None, is_causal, scale, train_len, min_len)
+        return _kernels.by_parts(q, k, v, None, is_causal, 0.0, lam)
     q, k, v, mask = _single_head(q, k, v, mask)
     if isinstance(scale, str):
         out = _attention.entropy_invariant_attention(

@@ -137,16 +137,17 @@ def by_parts(
     return out if sees is None else out.masked_fill(~sees, 0)
 
 
-def scale_and_rows(
+def scaled_queries(
     q: Tensor, m: int, mask: Tensor | None, is_causal: bool, kind: str, train_len: float, min_len: int
-) -> tuple[float, Tensor | None]:
-    """A constant scale and, where it is not the same for all rows of q (..., n, d), the factors of the rows."""
+) -> tuple[Tensor, float]:
+    """The queries (..., n, d), times the factors of their rows where these differ, and the scale of all rows."""
     n, d = q.shape[-2:]
     rsqrt_d = 1.0 / math.sqrt(d)
     if kind == "sqrt_d":
-        return rsqrt_d, None
+        return q, rsqrt_d
     if mask is None and not is_causal and not torch.compiler.is_compiling():
-        return length_factor(m, kind, train_len, min_len, torch.float64) * rsqrt_d, None
+        return q, length_factor(m, kind, train_len, min_len, torch.float64) * rsqrt_d
     # A factor per row; inside torch.compile always a tensor, so that a symbolic length stays symbolic.
     dtype = torch.promote_types(q.dtype, torch.float32)
-    return rsqrt_d, row_factors(mask, is_causal, n, m, q.device, dtype, kind, train_len, min_len)
+    rows = row_factors(mask, is_causal, n, m, q.device, dtype, kind, train_len, min_len)
+    return (q * rows).to(q.dtype), rsqrt_d

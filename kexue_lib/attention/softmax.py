@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_qkv
-from .kernels import attend, scale_and_rows
+from .kernels import attend, scaled_queries
 from .scale import attention_scale, check_scale
 
 __all__ = ["entropy_invariant_attention", "entropy_invariant_attention_plain"]
@@ -82,9 +82,7 @@ def entropy_invariant_attention(
     """
     check_scale(kind, train_len, min_len)
     check_qkv(q, k, v, mask, is_causal, dropout_p)
-    scale, rows = scale_and_rows(q, k.shape[2], mask, is_causal, kind, train_len, min_len)
-    if rows is not None:
-        q = (q * rows).to(q.dtype)
+    q, scale = scaled_queries(q, k.shape[2], mask, is_causal, kind, train_len, min_len)
     return attend(q, k, v, mask, is_causal, dropout_p, scale)
 
 
