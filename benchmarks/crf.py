@@ -76,6 +76,27 @@ def _torch_struct(h: Tensor, A: Tensor, a: Tensor, z: Tensor, mask: Tensor) -> A
         return torch_struct.LinearChainCRF((edges + first).contiguous(), lengths=lengths)
 
 
+def _pytorch_crf_peer(make: Callable[..., Callable[..., Any]], **more: Any) -> Contestant:
+    return Contestant("pytorch-crf", "peer", make, needs="torchcrf", **more)
+
+
+def _torch_struct_peer(make: Callable[..., Callable[..., Any]], **more: Any) -> Contestant:
+    return Contestant("torch-struct", "peer", make, needs="torch_struct", applies=_few_tags, **more)
+
+
+def _register(name: str, about: str, *contestants: Contestant, **more: Any) -> None:
+    register(
+        Operation(
+            name=name,
+            about=about,
+            tests=_TESTS,
+            chapter=_CHAPTER,
+            contestants=contestants,
+            **{"cases": _CASES, "tolerance": _TOLERANCE, **more},
+        )
+    )
+
+
 # --- the loss -------------------------------------------------------------------------------------------------------
 
 
@@ -99,21 +120,13 @@ def _nll_torch_struct(case: Case) -> Callable[..., Tensor]:
     return f
 
 
-register(
-    Operation(
-        name="crf_nll",
-        tests=_TESTS,
-        chapter=_CHAPTER,
-        tolerance=_TOLERANCE,
-        about="the loss of a linear-chain CRF, with padding and scores of the ends",
-        cases=_CASES,
-        contestants=(
-            Contestant("kexue_lib", "ours", _nll("auto")),
-            Contestant("kexue_lib, log-space scan", "plain", _nll("scan")),
-            Contestant("pytorch-crf", "peer", _nll_pytorch_crf, needs="torchcrf"),
-            Contestant("torch-struct", "peer", _nll_torch_struct, needs="torch_struct", applies=_few_tags),
-        ),
-    )
+_register(
+    "crf_nll",
+    "the loss of a linear-chain CRF, with padding and scores of the ends",
+    Contestant("kexue_lib", "ours", _nll("auto")),
+    Contestant("kexue_lib, log-space scan", "plain", _nll("scan")),
+    _pytorch_crf_peer(_nll_pytorch_crf),
+    _torch_struct_peer(_nll_torch_struct),
 )
 
 
@@ -132,28 +145,14 @@ def _partition_pytorch_crf(case: Case) -> Callable[..., Tensor]:
     return f
 
 
-register(
-    Operation(
-        name="crf_log_partition",
-        tests=_TESTS,
-        chapter=_CHAPTER,
-        tolerance=_TOLERANCE,
-        about="log of the sum over all paths",
-        cases=_CASES,
-        contestants=(
-            Contestant("kexue_lib", "ours", _partition("auto")),
-            Contestant("kexue_lib, log-space scan", "plain", _partition("scan")),
-            Contestant("kexue_lib, log-space tree", "plain", _partition("tree"), applies=_few_tags),
-            Contestant("pytorch-crf", "peer", _partition_pytorch_crf, needs="torchcrf"),
-            Contestant(
-                "torch-struct",
-                "peer",
-                lambda case: lambda h, A, a, z, tags, mask: _torch_struct(h, A, a, z, mask).partition,
-                needs="torch_struct",
-                applies=_few_tags,
-            ),
-        ),
-    )
+_register(
+    "crf_log_partition",
+    "log of the sum over all paths",
+    Contestant("kexue_lib", "ours", _partition("auto")),
+    Contestant("kexue_lib, log-space scan", "plain", _partition("scan")),
+    Contestant("kexue_lib, log-space tree", "plain", _partition("tree"), applies=_few_tags),
+    _pytorch_crf_peer(_partition_pytorch_crf),
+    _torch_struct_peer(lambda case: lambda h, A, a, z, tags, mask: _torch_struct(h, A, a, z, mask).partition),
 )
 
 
@@ -177,40 +176,26 @@ def _marginals_by_autograd(case: Case) -> Callable[..., Tensor]:
     return f
 
 
-register(
-    Operation(
-        name="crf_marginals",
-        tests=_TESTS,
-        chapter=_CHAPTER,
-        tolerance=_TOLERANCE,
-        about="the probability of every step between neighbours",
-        cases=_CASES,
-        differentiable=False,
-        contestants=(
-            Contestant(
-                "kexue_lib",
-                "ours",
-                lambda case: (
-                    lambda h, A, a, z, tags, mask: crf.crf_marginals(
-                        h.detach(), A.detach(), mask, a.detach(), z.detach(), pairwise=True
-                    )[1]
-                ),
-            ),
-            Contestant("gradient of a log-space scan", "plain", _marginals_by_autograd),
-            Contestant(
-                "torch-struct",
-                "peer",
-                lambda case: (
-                    lambda h, A, a, z, tags, mask: (
-                        _torch_struct(h.detach(), A.detach(), a.detach(), z.detach(), mask).marginals
-                    )
-                ),
-                needs="torch_struct",
-                applies=_few_tags,
-                read=lambda found: found.transpose(2, 3),
-            ),
+_register(
+    "crf_marginals",
+    "the probability of every step between neighbours",
+    Contestant(
+        "kexue_lib",
+        "ours",
+        lambda case: (
+            lambda h, A, a, z, tags, mask: crf.crf_marginals(
+                h.detach(), A.detach(), mask, a.detach(), z.detach(), pairwise=True
+            )[1]
         ),
-    )
+    ),
+    Contestant("gradient of a log-space scan", "plain", _marginals_by_autograd),
+    _torch_struct_peer(
+        lambda case: (
+            lambda h, A, a, z, tags, mask: _torch_struct(h.detach(), A.detach(), a.detach(), z.detach(), mask).marginals
+        ),
+        read=lambda found: found.transpose(2, 3),
+    ),
+    differentiable=False,
 )
 
 
@@ -250,30 +235,16 @@ def _viterbi_by_hand(case: Case) -> Callable[..., Tensor]:
     return f
 
 
-register(
-    Operation(
-        name="crf_viterbi",
-        tests=_TESTS,
-        chapter=_CHAPTER,
-        tolerance=_TOLERANCE,
-        about="the path with the highest score",
-        cases=_CASES,
-        differentiable=False,
-        contestants=(
-            Contestant(
-                "kexue_lib", "ours", lambda case: lambda h, A, a, z, tags, mask: crf.crf_viterbi(h, A, mask, a, z)[0]
-            ),
-            Contestant("loop with back-pointers", "plain", _viterbi_by_hand),
-            Contestant(
-                "pytorch-crf",
-                "peer",
-                lambda case: lambda h, A, a, z, tags, mask: _pytorch_crf(h, A, a, z).decode(h, mask),
-                needs="torchcrf",
-                read=_padded,
-            ),
-            Contestant("torch-struct", "peer", _viterbi_torch_struct, needs="torch_struct", applies=_few_tags),
-        ),
-    )
+_register(
+    "crf_viterbi",
+    "the path with the highest score",
+    Contestant("kexue_lib", "ours", lambda case: lambda h, A, a, z, tags, mask: crf.crf_viterbi(h, A, mask, a, z)[0]),
+    Contestant("loop with back-pointers", "plain", _viterbi_by_hand),
+    _pytorch_crf_peer(
+        lambda case: lambda h, A, a, z, tags, mask: _pytorch_crf(h, A, a, z).decode(h, mask), read=_padded
+    ),
+    _torch_struct_peer(_viterbi_torch_struct),
+    differentiable=False,
 )
 
 
@@ -290,23 +261,15 @@ def _sample_torch_struct(case: Case) -> Callable[..., Tensor]:
     return f
 
 
-register(
-    Operation(
-        name="crf_sample",
-        tests=_TESTS,
-        chapter=_CHAPTER,
-        about="eight exact draws of paths for each sentence",
-        cases=_SMALL,
-        differentiable=False,
-        contestants=(
-            Contestant(
-                "kexue_lib",
-                "ours",
-                lambda case: lambda h, A, a, z, tags, mask: crf.crf_sample(h, A, mask, a, z, samples=8),
-            ),
-            Contestant("torch-struct", "peer", _sample_torch_struct, needs="torch_struct", agrees=lambda case: False),
-        ),
-    )
+_register(
+    "crf_sample",
+    "eight exact draws of paths for each sentence",
+    Contestant(
+        "kexue_lib", "ours", lambda case: lambda h, A, a, z, tags, mask: crf.crf_sample(h, A, mask, a, z, samples=8)
+    ),
+    _torch_struct_peer(_sample_torch_struct, agrees=lambda case: False),
+    cases=_SMALL,
+    differentiable=False,
 )
 
 if __name__ == "__main__":

@@ -103,82 +103,62 @@ _FOR_SCALE = tuple(
     for way in ("foreach", "fused")
 )
 
-register(
-    Operation(
-        name="tiger_step",
-        about="One step of Tiger with plain rates: what the peers' Tiger, and Lion with equal betas, do",
-        tests=_TESTS,
-        chapter=_CHAPTER,
-        cases=_CASES,
-        stateful=True,
-        contestants=(
-            Contestant("kexue_lib", "ours", _stepper(lambda p: optim.Tiger(p, **_BARE))),
-            Contestant("kexue_lib, plain form", "plain", _stepper(lambda p: optim.Tiger(p, foreach=False, **_BARE))),
-            Contestant(
-                "pytorch-optimizer Tiger",
-                "peer",
-                _peer("pytorch_optimizer", "Tiger", beta=0.965, **_OPTIONS),
-                "pytorch_optimizer",
-            ),
-            Contestant(
-                "pytorch-optimizer Lion, equal betas",
-                "peer",
-                _peer("pytorch_optimizer", "Lion", betas=(0.965, 0.965), **_OPTIONS),
-                "pytorch_optimizer",
-            ),
-            Contestant(
-                "lion-pytorch, equal betas",
-                "peer",
-                _peer("lion_pytorch", "Lion", betas=(0.965, 0.965), **_OPTIONS),
-                "lion_pytorch",
-            ),
-            Contestant(
-                "lion-pytorch foreach, equal betas",
-                "peer",
-                _peer("lion_pytorch.foreach", "Lion", betas=(0.965, 0.965), **_OPTIONS),
-                "lion_pytorch",
-            ),
-            *_FOR_SCALE,
-        ),
+
+def _ours(kind: type[optim.Tiger] | type[optim.Lion], **options: Any) -> tuple[Contestant, Contestant]:
+    """An optimizer of the library, and its plain loop."""
+    return (
+        Contestant("kexue_lib", "ours", _stepper(lambda p: kind(p, **options))),
+        Contestant("kexue_lib, plain form", "plain", _stepper(lambda p: kind(p, foreach=False, **options))),
     )
+
+
+def _lions(which: str = "", **options: Any) -> tuple[Contestant, ...]:
+    """The peers' Lions."""
+    return tuple(
+        Contestant(f"{label}{which}", "peer", _peer(module, "Lion", **options, **_OPTIONS), module.partition(".")[0])
+        for label, module in (
+            ("pytorch-optimizer Lion", "pytorch_optimizer"),
+            ("lion-pytorch", "lion_pytorch"),
+            ("lion-pytorch foreach", "lion_pytorch.foreach"),
+        )
+    )
+
+
+def _register(name: str, about: str, *contestants: Contestant) -> None:
+    register(
+        Operation(
+            name=name,
+            about=about,
+            tests=_TESTS,
+            chapter=_CHAPTER,
+            cases=_CASES,
+            stateful=True,
+            contestants=contestants,
+        )
+    )
+
+
+_register(
+    "tiger_step",
+    "One step of Tiger with plain rates: what the peers' Tiger, and Lion with equal betas, do",
+    *_ours(optim.Tiger, **_BARE),
+    Contestant(
+        "pytorch-optimizer Tiger",
+        "peer",
+        _peer("pytorch_optimizer", "Tiger", beta=0.965, **_OPTIONS),
+        "pytorch_optimizer",
+    ),
+    *_lions(", equal betas", betas=(0.965, 0.965)),
+    *_FOR_SCALE,
 )
 
-register(
-    Operation(
-        name="lion_step",
-        about="One step of Lion, betas 0.9 and 0.99",
-        tests=_TESTS,
-        chapter=_CHAPTER,
-        cases=_CASES,
-        stateful=True,
-        contestants=(
-            Contestant("kexue_lib", "ours", _stepper(lambda p: optim.Lion(p, **_OPTIONS))),
-            Contestant("kexue_lib, plain form", "plain", _stepper(lambda p: optim.Lion(p, foreach=False, **_OPTIONS))),
-            Contestant(
-                "pytorch-optimizer Lion", "peer", _peer("pytorch_optimizer", "Lion", **_OPTIONS), "pytorch_optimizer"
-            ),
-            Contestant("lion-pytorch", "peer", _peer("lion_pytorch", "Lion", **_OPTIONS), "lion_pytorch"),
-            Contestant(
-                "lion-pytorch foreach", "peer", _peer("lion_pytorch.foreach", "Lion", **_OPTIONS), "lion_pytorch"
-            ),
-        ),
-    )
-)
+_register("lion_step", "One step of Lion, betas 0.9 and 0.99", *_ours(optim.Lion, **_OPTIONS), *_lions())
 
-register(
-    Operation(
-        name="tiger_step_relative",
-        about="One step of Tiger as it is meant: relative rates, and the test for gradients that are not finite",
-        tests=_TESTS,
-        chapter=_CHAPTER,
-        cases=_CASES,
-        stateful=True,
-        contestants=(
-            Contestant("kexue_lib", "ours", _stepper(lambda p: optim.Tiger(p, **_OPTIONS))),
-            Contestant("kexue_lib, plain form", "plain", _stepper(lambda p: optim.Tiger(p, foreach=False, **_OPTIONS))),
-            Contestant("without both", "limit", _stepper(lambda p: optim.Tiger(p, **_BARE)), agrees=_others),
-        ),
-    )
+_register(
+    "tiger_step_relative",
+    "One step of Tiger as it is meant: relative rates, and the test for gradients that are not finite",
+    *_ours(optim.Tiger, **_OPTIONS),
+    Contestant("without both", "limit", _stepper(lambda p: optim.Tiger(p, **_BARE)), agrees=_others),
 )
 
 if __name__ == "__main__":

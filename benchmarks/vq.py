@@ -115,6 +115,14 @@ def _bias_inputs(n: int) -> Callable[[torch.device, torch.dtype], tuple[Tensor, 
     return make
 
 
+def _windowed(attend: Callable[..., Tensor]) -> Callable[[Case], Callable[..., Tensor]]:
+    return lambda case: (
+        lambda q, v, codebook, codes, k_hat, bias, mask: attend(
+            q, codebook, codes, v, k_hat=k_hat, bias=bias, block_size=128, cache_grad=True
+        )
+    )
+
+
 register(
     Operation(
         name="vq_attention_with_window",
@@ -123,24 +131,8 @@ register(
         tests=_TESTS,
         cases=tuple(Case(f"n={n} c=128 l=128 d=64", _bias_inputs(n), {"n": n}) for n in (1024, 4096)),
         contestants=(
-            Contestant(
-                "kexue_lib",
-                "ours",
-                lambda case: (
-                    lambda q, v, codebook, codes, k_hat, bias, mask: vq.vq_attention(
-                        q, codebook, codes, v, k_hat=k_hat, bias=bias, block_size=128, cache_grad=True
-                    )
-                ),
-            ),
-            Contestant(
-                "kexue_lib, plain form",
-                "plain",
-                lambda case: (
-                    lambda q, v, codebook, codes, k_hat, bias, mask: vq.vq_attention_plain(
-                        q, codebook, codes, v, k_hat=k_hat, bias=bias, block_size=128, cache_grad=True
-                    )
-                ),
-            ),
+            Contestant("kexue_lib", "ours", _windowed(vq.vq_attention)),
+            Contestant("kexue_lib, plain form", "plain", _windowed(vq.vq_attention_plain)),
             Contestant(
                 "scaled_dot_product_attention, mask ready made",
                 "peer",
@@ -249,13 +241,17 @@ def _module(codebook: Tensor) -> Any:
     return module
 
 
+def _rows(k: Tensor) -> Tensor:
+    """The keys of all heads side by side, as the peer wants them."""
+    return k.transpose(1, 2).flatten(2).contiguous()
+
+
 def _peer_assign(case: Case) -> Callable[..., Any]:
     made: dict[int, Any] = {}
 
     def f(k: Tensor, codebook: Tensor) -> Any:
-        _, h, n, d = k.shape
         if id(codebook) not in made:
-            made[id(codebook)] = _module(codebook).eval(), k.transpose(1, 2).reshape(1, n, h * d).contiguous()
+            made[id(codebook)] = _module(codebook).eval(), _rows(k)
         module, rows = made[id(codebook)]
         return module(rows)
 
@@ -310,8 +306,7 @@ def _our_step(case: Case, k: Tensor, codebook: Tensor) -> Callable[[], Tensor]:
 
 
 def _peer_step(case: Case, k: Tensor, codebook: Tensor) -> Callable[[], Tensor]:
-    _, h, n, d = k.shape
-    module, rows = _module(codebook).train(), k.transpose(1, 2).reshape(1, n, h * d).contiguous()
+    module, rows = _module(codebook).train(), _rows(k)
 
     def step() -> Tensor:
         module(rows)
