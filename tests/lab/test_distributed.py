@@ -171,11 +171,13 @@ def test_the_mean_over_processes_is_the_mean_over_what_counts(counts, processes)
     assert sum(weight for _, weight in parts) == pytest.approx(processes)
 
 
-def test_some_parts_of_the_batches_with_hidden_characters_have_none():
-    """The trainings above would not show that such parts are weighed right if there were none."""
+def test_the_parts_of_the_batches_with_hidden_characters_are_unequal_and_some_have_none():
+    """The trainings above would not show that parts are weighed right if all were alike."""
     batches = itertools.islice(hidden_batches(lines(), 5, **hidden_options()), STEPS)
     parts = [part for batch in batches for part in shares(batch, 2, weight=lambda part: int(part.hidden.sum()))]
-    assert any(weight == 0 for _, weight in parts)
+    weights = {weight for _, weight in parts}
+    assert 0 in weights
+    assert len(weights - {0, 1, 2}) > 3
     assert all(part.hidden.any() for part, _ in parts)
 
 

@@ -104,8 +104,8 @@ def tagger(crf, checkpoint=None):
 
 
 def hidden_options():
-    """So few hidden characters that a part of a batch may have none."""
-    return {"rate": 0.05, "generator": RUN.generator("hidden"), "order": RUN.generator("order")}
+    """So few hidden characters that a part of a batch may have none, and two parts rarely as many."""
+    return {"rate": 0.1, "generator": RUN.generator("hidden"), "order": RUN.generator("order")}
 
 
 def guessing(checkpoint=None):
