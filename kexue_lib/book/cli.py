@@ -261,7 +261,7 @@ def regress(root: Path | None, chapters: tuple[str, ...], **given: Any) -> None:
 @click.argument("ledger", required=False, type=_PATH)
 @click.option("--baseline", help=_BASELINE)
 @click.option("-o", "--output", type=_PATH, help="The page to write.  [default: _build/regress/report.md]")
-@click.option("--times/--no-times", default=True, help="Time, memory and machines too.  [default: times]")
+@click.option("--times/--no-times", default=True, help="Also what a clock gave, memory, machines.  [default: times]")
 @click.option("--strict", is_flag=True, help="An unstable claim counts as a failure.")
 @click.option("--save", type=_PATH, help="Write the newest row of each run to this file: a ledger to commit.")
 @click.pass_obj

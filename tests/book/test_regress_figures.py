@@ -23,7 +23,7 @@ from kexue_lib.book.records import gather
 from kexue_lib.book.regress.command import show_ledger
 from kexue_lib.book.regress.compare import Comparison, compare
 from kexue_lib.book.regress.figures import array, distance
-from kexue_lib.book.regress.report import committed_section, markdown, report
+from kexue_lib.book.regress.report import markdown, report
 from kexue_lib.book.regress.row import validate
 from kexue_lib.book.regress.store import Ledger
 from kexue_lib.book.regress.summary import summarise
@@ -192,12 +192,6 @@ def test_the_data_of_every_executed_chapter_fit_into_a_row_and_come_back_unmoved
 def test_data_that_are_no_numbers_are_refused(figures: Any) -> None:
     with pytest.raises(BookError):
         validate(row(figures=figures))
-
-
-def test_the_books_page_lists_no_data_of_figures(tmp_path: Path) -> None:
-    path = tmp_path / "book" / "records" / "ledger.jsonl"
-    Ledger(path, tmp_path, print).append(drawn([0.123456], name="a curve"))
-    assert "curve" not in committed_section(Project(tmp_path))
 
 
 # The page without times ----------------------------------------------------------------------------------------------

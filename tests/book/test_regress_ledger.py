@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kexue_lib.book.errors import BookError
-from kexue_lib.book.project import Project
 from kexue_lib.book.regress.compare import compare
 from kexue_lib.book.regress.identity import combined
-from kexue_lib.book.regress.report import committed_section, markdown, report
-from kexue_lib.book.regress.row import Key, claims_of, decode, encode, validate
+from kexue_lib.book.regress.report import markdown, report
+from kexue_lib.book.regress.row import Key, claims_of, clocked_of, decode, encode, validate
 from kexue_lib.book.regress.store import Ledger
 from kexue_lib.book.regress.summary import interval, summarise
 
@@ -296,13 +295,39 @@ def test_the_page_says_what_moved_and_without_times_it_knows_no_machine() -> Non
     assert "fails (seed 0)" in bare
 
 
-def test_the_books_section_comes_from_the_committed_ledger(tmp_path: Path) -> None:
-    project = Project(tmp_path)
-    assert "No regression has been committed yet" in committed_section(project)
-    path = tmp_path / "book" / "records" / "ledger.jsonl"
-    Ledger(path, tmp_path, print).append([row(seed) for seed in range(3)])
-    section = committed_section(project)
-    assert section.startswith("## Over seeds\n")
-    assert "### Chapters" in section
-    assert "holds 3/3" in section
-    assert "2026-01-02" in section
+def test_numbers_of_a_clock_may_differ_by_half_and_are_left_out_of_reports_without_times() -> None:
+    def run(slope: float, ratio: float, curve: float) -> dict[str, Any]:
+        return row(
+            claims=[claim(slope=slope, ratio=ratio)],
+            figures={"race": {"n": [1.0, 2.0], "ours": [1.0, curve]}},
+            clocked={"claims": {"C1": ["ratio"]}, "figures": {"race": ["ours"]}},
+        )
+
+    old, near, far = (summarise([run(*numbers)]) for numbers in ((1.0, 2.0, 2.0), (1.0, 2.8, 2.8), (1.0, 5.0, 8.0)))
+    noise, change = compare(old, near), compare(old, far)
+    assert (noise.values, noise.figures.moves) == ([], [])
+    assert [(move.name, move.clocked) for move in change.values] == [("ratio", True)]
+    assert [(move.series, move.clocked) for move in change.figures.moves] == [("ours", True)]
+    with_times = markdown(report(far, change, baseline="v1"))
+    assert "ratio ≈ 5" in with_times
+    assert "| ratio | 2 | 5 | +150 % |" in with_times
+    bare = [markdown(report(new, compare(old, new), baseline="v1", times=False)) for new in (near, far)]
+    assert bare[0] == bare[1]
+    assert "slope ≈ 1" in bare[0]
+    moved = summarise([run(1.2, 2.0, 2.0)])
+    assert "| slope | 1 | 1.2 | +20 % |" in markdown(report(moved, compare(old, moved), baseline="v1", times=False))
+
+
+def test_a_row_says_which_numbers_came_from_a_clock() -> None:
+    claims = [{"id": "C1", "clocked": ["ratio"]}, {"id": "C2", "clocked": []}, {"id": "C3"}]
+    figures = [{"name": "race", "clocked": ["ours"]}, {"name": "old"}]
+    clocked = clocked_of(claims, figures)
+    assert clocked == {"claims": {"C1": ["ratio"]}, "figures": {"race": ["ours"]}}
+    validate(row(clocked=clocked))
+    with pytest.raises(BookError):
+        validate(row(clocked={"claims": ["ratio"]}))
+
+
+def test_a_report_lists_numbers_in_the_order_of_the_chapter_also_after_the_file(book: Book) -> None:
+    book.open().append([row(claims=[claim(z=1.0, a=2.0)])])
+    assert "z ≈ 1; a ≈ 2" in markdown(report(summarise(book.open().new_rows())))

@@ -276,7 +276,7 @@ def _baseline(name: str | None, ledger: Path, project: Project, warn: Callable[[
 
 
 def _save(path: Path, rows: Sequence[Row]) -> None:
-    lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":"), sort_keys=True) for row in rows]
+    lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
     place(path, "".join(f"{line}\n" for line in lines), path.parent)
 
 

@@ -14,6 +14,9 @@ from kexue_lib.book.regress.summary import ClaimOverSeeds, Group, GroupSummary, 
 RANK = {"holds": 3, "partly": 2, "open": 1, "fails": 0}
 assert set(RANK) == set(VERDICTS)
 
+#: How much of a time may be the machine's mood.
+CLOCK = 0.5
+
 
 @dataclass(frozen=True)
 class VerdictMove:
@@ -42,6 +45,7 @@ class ValueMove:
         claim: the claim's id.
         name: of the number.
         before, after: the means.
+        clocked: whether it comes from a clock.
     """
 
     group: Group
@@ -49,6 +53,7 @@ class ValueMove:
     name: str
     before: float
     after: float
+    clocked: bool = False
 
     @property
     def relative(self) -> float:
@@ -97,7 +102,8 @@ def compare(
     Args:
         old: the baseline.
         new: what is compared with it.
-        tolerance: relative change of a mean above which a number, or a series of a figure, has moved.
+        tolerance: relative change of a mean above which a number, or a series of a figure, has moved. What comes from
+            a clock has moved if it changed by more than :data:`CLOCK`.
     """
     found = Comparison()
     for group, after in new.items():
@@ -116,7 +122,7 @@ def compare(
             was, now = middle(before.amount("seconds", many)), middle(after.amount("seconds", many))
             if was is not None and now is not None:
                 found.seconds[group, many] = was, now
-        found.figures.add(group, before, after, tolerance)
+        found.figures.add(group, before, after, tolerance, CLOCK)
     found.figures.sort()
     found.values.sort(key=lambda move: -abs(move.relative))
     return found
@@ -155,11 +161,16 @@ def _values(group: Group, was: ClaimOverSeeds, now: ClaimOverSeeds, tolerance: f
         if not seeds:
             continue
         move = ValueMove(
-            group, now.id, name, sum(old[s] for s in seeds) / len(seeds), sum(values[s] for s in seeds) / len(seeds)
+            group,
+            now.id,
+            name,
+            sum(old[s] for s in seeds) / len(seeds),
+            sum(values[s] for s in seeds) / len(seeds),
+            clocked=name in now.clocked,
         )
         # A comparison with NaN is false: a number that became NaN, or was it, has moved unless it stayed so.
         both_nan = math.isnan(move.before) and math.isnan(move.after)
-        if not both_nan and not abs(move.relative) <= tolerance:
+        if not both_nan and not abs(move.relative) <= (CLOCK if move.clocked else tolerance):
             found.append(move)
     return found
 

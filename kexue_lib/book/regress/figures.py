@@ -29,6 +29,7 @@ class FigureMove:
         how: "another shape", "gone" or "new"; "" if its numbers have moved.
         relative: the change of its numbers, relative to the earlier ones; 0 where they cannot be compared.
         where: the place of the largest difference, the shapes, and values that came or went, in words.
+        clocked: whether it comes from a clock.
     """
 
     group: Group
@@ -37,6 +38,7 @@ class FigureMove:
     how: str
     relative: float
     where: str
+    clocked: bool = False
 
 
 @dataclass
@@ -53,20 +55,28 @@ class FigureMoves:
     compared: int = 0
     known: bool = False
 
-    def add(self, group: Group, before: GroupSummary, after: GroupSummary, tolerance: float) -> None:
-        """Compare the figures of a group, over the seeds whose runs have ended well in both ledgers."""
+    def add(self, group: Group, before: GroupSummary, after: GroupSummary, tolerance: float, clock: float) -> None:
+        """Compare the figures of a group, over the seeds whose runs have ended well in both ledgers.
+
+        Args:
+            group: chapter, scale and device.
+            before, after: its runs.
+            tolerance: relative change above which a series has moved.
+            clock: the same for a series that comes from a clock.
+        """
         old, new = _figures(before), _figures(after)
         self.known |= bool(old)
         seeds = sorted(old.keys() & new.keys())
         names = {pair: None for runs in (old, new) for seed in seeds for pair in runs[seed]}
+        times = _clocked(after)
         for name in sorted(names):
             was = {seed: old[seed][name] for seed in seeds if name in old[seed]}
             now = {seed: new[seed][name] for seed in seeds if name in new[seed]}
             self.compared += bool(was.keys() & now.keys())
             how, relative, where = _compare(was, now)
             # Not "relative > tolerance": NaN, which only a damaged ledger could give, has moved.
-            if how or where.nulls or not relative <= tolerance:
-                self.moves.append(FigureMove(group, *name, how, relative, str(where)))
+            if how or where.nulls or not relative <= (clock if name in times else tolerance):
+                self.moves.append(FigureMove(group, *name, how, relative, str(where), clocked=name in times))
 
     def sort(self) -> None:
         """Bring the moves into their order."""
@@ -88,6 +98,16 @@ def _figures(summary: GroupSummary) -> dict[int, dict[tuple[str, str], Series]]:
         seed: {(figure, name): values for figure, all_ in row["figures"].items() for name, values in all_.items()}
         for seed, row in summary.rows.items()
         if row["status"] == "done" and row.get("figures")
+    }
+
+
+def _clocked(summary: GroupSummary) -> set[tuple[str, str]]:
+    """The series that come from a clock, by the names of figure and series."""
+    return {
+        (figure, name)
+        for row in summary.rows.values()
+        for figure, names in row.get("clocked", {}).get("figures", {}).items()
+        for name in names
     }
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kexue_lib.book.project import Project
-from kexue_lib.book.regress.baseline import COMMITTED, committed_rows
 from kexue_lib.book.regress.compare import Comparison
 from kexue_lib.book.regress.figures import FigureMoves
 from kexue_lib.book.regress.row import processes_of
@@ -20,7 +18,6 @@ from kexue_lib.book.regress.summary import (
     interval,
     middle,
     number,
-    summarise,
 )
 
 if TYPE_CHECKING:
@@ -56,14 +53,14 @@ def report(
         summary: what :func:`~kexue_lib.book.regress.summary.summarise` made of a ledger.
         comparison: what moved against a baseline.
         baseline: its name.
-        times: also time and memory, and which machine. Without them the report is a function of the verdicts and the
-            measured numbers alone, so that two machines can be compared to the letter.
+        times: also time and memory, which machine, and numbers that come from a clock. Without them the report is a
+            function of the verdicts and the other numbers alone, so that two machines can be compared to the letter.
         stale: whether a row was made with another source, library or version than the checkout has.
     """
     tables = [_overview(summary, stale)]
     if comparison is not None:
         tables += _moved(comparison, baseline, times)
-    tables += [_unstable(summary), _failures(summary), *(_claims(group) for group in summary.values())]
+    tables += [_unstable(summary, times), _failures(summary), *(_claims(group, times) for group in summary.values())]
     if times:
         tables.append(_times(summary))
     return [table for table in tables if table.rows or table.said]
@@ -110,6 +107,7 @@ def _moved(comparison: Comparison, baseline: str, times: bool) -> list[Table]:
     values.rows = [
         (_name(m.group), m.claim, m.name, number(m.before), number(m.after), f"{100 * m.relative:+.0f} %")
         for m in comparison.values
+        if times or not m.clocked
     ]
     steps = Table("Steps that moved", ("chapter", "status", "before", "after"))
     for group, (before, after) in comparison.steps.items():
@@ -120,34 +118,32 @@ def _moved(comparison: Comparison, baseline: str, times: bool) -> list[Table]:
         for (group, many), (was, now) in comparison.seconds.items()
         if not was / 1.5 <= now <= was * 1.5
     ]
-    figures = [_figures(comparison.figures, baseline)] if comparison.groups else []
+    figures = [_figures(comparison.figures, baseline, times)] if comparison.groups else []
     return [verdicts, values, *figures, steps, *([slower] if times else [])]
 
 
-def _figures(found: FigureMoves, baseline: str) -> Table:
+def _figures(found: FigureMoves, baseline: str, times: bool) -> Table:
     table = Table("Figures that moved", ("chapter", "figure", "series", "change", "where"))
+    moves = [move for move in found.moves if times or not move.clocked]
     table.rows = [
-        (_name(m.group), m.figure, m.series, m.how or f"{100 * m.relative:.0f} %", m.where)
-        for m in found.moves[:_SERIES]
+        (_name(m.group), m.figure, m.series, m.how or f"{100 * m.relative:.0f} %", m.where) for m in moves[:_SERIES]
     ]
-    left = len(found.moves) - len(table.rows)
+    left = len(moves) - len(table.rows)
     compared = f"{found.compared} series compared over their common seeds"
     if not found.known:
         table.said = f"{baseline} has no data of figures for these runs."
     elif not table.rows:
         table.said = f"No series has moved ({compared})."
     else:
-        table.said = f"{len(found.moves)} series moved ({compared})" + (
-            f"; {left} of them are not listed." if left else "."
-        )
+        table.said = f"{len(moves)} series moved ({compared})" + (f"; {left} of them are not listed." if left else ".")
     return table
 
 
-def _unstable(summary: Mapping[Group, GroupSummary]) -> Table:
+def _unstable(summary: Mapping[Group, GroupSummary], times: bool) -> Table:
     table = Table("Unstable claims", ("chapter", "claim", "verdicts", "why"))
     for group in summary.values():
         table.rows += [
-            (_name(group.group), claim.id, _counts(claim), claim.reason())
+            (_name(group.group), claim.id, _counts(claim), claim.reason(times=times))
             for claim in group.claims.values()
             if not claim.stable
         ]
@@ -168,9 +164,9 @@ def _failures(summary: Mapping[Group, GroupSummary]) -> Table:
     return table
 
 
-def _claims(group: GroupSummary) -> Table:
+def _claims(group: GroupSummary, times: bool) -> Table:
     table = Table(_name(group.group), ("claim", "says", "verdicts over seeds", "measured (mean ± 95 %, range)"))
-    table.rows = [(c.id, c.text, _counts(c), _measured(c.intervals())) for c in group.claims.values()]
+    table.rows = [(c.id, c.text, _counts(c), _measured(c.intervals(times=times))) for c in group.claims.values()]
     return table
 
 
@@ -286,23 +282,4 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
 
 
-def committed_section(project: Project, level: int = 2) -> str:
-    """What the committed ledger says, as Markdown for the book's ledger page.
-
-    One sentence if nothing was committed yet.
-    """
-    rows = committed_rows(project)
-    heading = f"{'#' * level} Over seeds\n\n"
-    if not rows:
-        return heading + f"No regression has been committed yet (`{COMMITTED}`).\n"
-    days = sorted(row["started"][:10] for row in rows)
-    between = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-    said = (
-        f"Each chapter was run again with other seeds by `kexue regress`, {between}. A claim is *stable* if its "
-        "verdict is the same with every seed. Intervals are Student's 95 % intervals of the mean over seeds, with the "
-        "range in parentheses.\n\n"
-    )
-    return heading + said + markdown(report(summarise(rows)), level + 1)
-
-
-__all__ = ["Table", "committed_section", "interval", "markdown", "report", "show"]
+__all__ = ["Table", "interval", "markdown", "report", "show"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,6 +27,7 @@ _AMOUNT = {"type": ["number", "null"], "minimum": 0}
 _TEXT = {"type": "string"}
 # JSON has no NaN: what is not finite is written as "nan", "inf" or "-inf".
 _VALUE = {"anyOf": [{"type": "number"}, {"enum": ["nan", "inf", "-inf"]}]}
+_NAMES = {"type": "object", "additionalProperties": {"type": "array", "items": _TEXT}}
 _CLAIM = {
     "type": "object",
     "required": ["id", "claim", "verdict", "criteria", "measured"],
@@ -46,7 +47,7 @@ SCHEMA: dict[str, Any] = {
         # What stands behind a curve: null where there is no value; the lab rounds to six digits and has no infinity.
         "series": {"type": ["number", "null", "array"], "items": {"$ref": "#/definitions/series"}},
     },
-    # Fields that came later are not required, so that earlier ledgers stay valid: processes, figures.
+    # Fields that came later are not required, so that earlier ledgers stay valid: processes, figures, clocked.
     "required": [
         "schema", "chapter", "scale", "device", "seed", "source", "library", "versions", "commit", "started",
         "seconds", "cpu_seconds", "peak_bytes", "gpu_peak_bytes", "machine", "attempts", "resumed", "status",
@@ -81,6 +82,12 @@ SCHEMA: dict[str, Any] = {
         "figures": {
             "type": "object",
             "additionalProperties": {"type": "object", "additionalProperties": {"$ref": "#/definitions/series"}},
+        },
+        # The numbers that came from a clock: names by claim, and series by figure.
+        "clocked": {
+            "type": "object",
+            "properties": dict.fromkeys(("claims", "figures"), _NAMES),
+            "additionalProperties": False,
         },
         "error": {
             "type": ["object", "null"],
@@ -149,6 +156,14 @@ def claims_of(records: tuple[dict[str, Any], ...]) -> list[dict[str, Any]]:
         }
         for claim in records
     ]
+
+
+def clocked_of(claims: Iterable[dict[str, Any]], figures: Iterable[dict[str, Any]]) -> dict[str, dict[str, list[str]]]:
+    """The measured numbers and the series that came from a clock, as a row holds them."""
+    return {
+        "claims": {str(claim["id"]): claim["clocked"] for claim in claims if claim.get("clocked")},
+        "figures": {str(figure["name"]): figure["clocked"] for figure in figures if figure.get("clocked")},
+    }
 
 
 def validate(row: Any) -> None:

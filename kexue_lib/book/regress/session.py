@@ -177,6 +177,7 @@ class Session:
             "steps": result.get("steps"),
             "claims": result.get("claims", []),
             "figures": result.get("figures", {}),
+            "clocked": result.get("clocked", {}),
             "error": None if result["status"] == "done" else _error(item, result),
         }
 

@@ -81,8 +81,7 @@ class Ledger:
         for row in rows:
             validate(row)
         data = b"".join(
-            json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True).encode() + b"\n"
-            for row in rows
+            json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n" for row in rows
         )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -55,6 +55,7 @@ class ClaimOverSeeds:
         verdicts: the verdict by seed.
         criteria: by the criterion's name, whether it was met by seed.
         measured: by name, the measured number by seed.
+        clocked: the names of those that came from a clock.
     """
 
     id: str
@@ -62,6 +63,7 @@ class ClaimOverSeeds:
     verdicts: dict[int, str] = field(default_factory=dict)
     criteria: dict[str, dict[int, bool | None]] = field(default_factory=dict)
     measured: dict[str, dict[int, float]] = field(default_factory=dict)
+    clocked: set[str] = field(default_factory=set)
 
     @property
     def stable(self) -> bool:
@@ -80,14 +82,15 @@ class ClaimOverSeeds:
         counts = self.counts
         return max(counts, key=lambda verdict: (counts[verdict], VERDICTS.index(verdict)))
 
-    def intervals(self) -> dict[str, Interval]:
-        """Each measured number over the seeds."""
-        return {name: interval(list(values.values())) for name, values in self.measured.items()}
+    def intervals(self, *, times: bool = True) -> dict[str, Interval]:
+        """Each measured number over the seeds; without ``times`` only those that do not come from a clock."""
+        names = [name for name in self.measured if times or name not in self.clocked]
+        return {name: interval(list(self.measured[name].values())) for name in names}
 
-    def reason(self) -> str:
+    def reason(self, *, times: bool = True) -> str:
         """Why the claim is unstable: the criteria that not all seeds meet, and the numbers that set these seeds apart.
 
-        Empty for a stable claim.
+        Empty for a stable claim. Without ``times`` numbers that come from a clock are left out.
         """
         if self.stable:
             return ""
@@ -95,17 +98,19 @@ class ClaimOverSeeds:
         for name, by_seed in sorted(self.criteria.items()):
             if len(set(by_seed.values())) > 1:
                 apart = sorted(seed for seed, met in by_seed.items() if met is not True)
-                parts.append(f"criterion “{name}” is not met by {_seeds(apart)}{self._numbers(apart)}")
+                parts.append(f"criterion “{name}” is not met by {_seeds(apart)}{self._numbers(apart, times)}")
         missing = sorted(self.verdicts.keys() - set.intersection(*map(set, self.criteria.values()), set(self.verdicts)))
         if missing or not parts:
             other = {seed: v for seed, v in sorted(self.verdicts.items()) if v != self.usual}
             parts.append("; ".join(f"seed {seed} gives “{verdict}”" for seed, verdict in other.items()))
         return "; ".join(parts)
 
-    def _numbers(self, apart: Sequence[int]) -> str:
+    def _numbers(self, apart: Sequence[int], times: bool) -> str:
         """The measured numbers by which the seeds differ from the others, at most three."""
         said = []
         for name, values in self.measured.items():
+            if name in self.clocked and not times:
+                continue
             there = [values[seed] for seed in apart if seed in values]
             others = [value for seed, value in values.items() if seed not in apart]
             if there and others and (max(there) < min(others) or min(there) > max(others)):
@@ -166,6 +171,7 @@ def _claims(by_seed: Mapping[int, Row]) -> dict[str, ClaimOverSeeds]:
         for claim in row["claims"]:
             over = found.setdefault(claim["id"], ClaimOverSeeds(claim["id"], claim["claim"]))
             over.verdicts[seed] = claim["verdict"]
+            over.clocked.update(row.get("clocked", {}).get("claims", {}).get(claim["id"], []))
             for name, met in claim["criteria"].items():
                 over.criteria.setdefault(name, {})[seed] = met
             for name, value in claim["measured"].items():

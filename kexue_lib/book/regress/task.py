@@ -15,7 +15,7 @@ from typing import Any
 from kexue_lib.book.execute import Job, run_job
 from kexue_lib.book.records import gather
 from kexue_lib.book.regress.identity import Identity, identity_of, worker_library
-from kexue_lib.book.regress.row import FINAL, Key, claims_of
+from kexue_lib.book.regress.row import FINAL, Key, claims_of, clocked_of
 
 #: Dask's name for the messages in which runs say how far they are.
 TOPIC = "kexue-regress"
@@ -156,6 +156,7 @@ def _facts(result: dict[str, Any], keep: str) -> dict[str, Any]:
         records = gather(json.loads(notebook))
         facts |= {"steps": records.by_status(), "claims": claims_of(records.claims)}
         facts["figures"] = {figure["name"]: figure["measured"] for figure in records.figures}
+        facts["clocked"] = clocked_of(records.claims, records.figures)
     else:
         facts |= {key: result[key] for key in ("message", "cell", "line", "at", "traceback") if key in result}
         facts["log"] = result.get("log", "")[-4000:]
