@@ -25,6 +25,7 @@ GPU, BEHIND, HOST = torch.device("cuda", 0), torch.device("cpu", 0), torch.devic
 COPIES = {"copy_", "_to_copy", "set_", "_has_compatible_shallow_copy_type"}
 INDEXING = {"index", "index_put_", "index_put", "_index_put_impl_"}
 JOINING = {"cat", "stack"}  # these take no number of the CPU among tensors of the GPU
+PACKING = {"_pack_padded_sequence", "_pack_padded_sequence_backward", "_pad_packed_sequence", "lstm", "gru"}
 FACTORIES = {
     *("empty", "empty_strided", "zeros", "ones", "full", "eye", "arange", "linspace", "logspace", "rand", "randn"),
     *("randint", "randperm", "tensor", "as_tensor", "asarray", "from_numpy", "frombuffer", "scalar_tensor", "Tensor"),
@@ -118,7 +119,7 @@ class Operations(TorchDispatchMode):
         place = asked or ("gpu" if "gpu" in places else "any" if "any" in places and "host" not in places else "host")
         for x in tensors([out]):
             if name != "set_" and x.untyped_storage()._cdata not in known:
-                MEMORY.put(x, place)
+                MEMORY.put(x, "host" if name in PACKING and x.dtype == torch.int64 else place)
         return out
 
     def check(self, func: Any, name: str, inputs: list[torch.Tensor], places: list[str]) -> None:
@@ -127,6 +128,10 @@ class Operations(TorchDispatchMode):
         looked = list(zip(inputs, places, strict=True))
         if name in INDEXING and places[0] == "gpu":  # the indices may come from the host; the new values may not
             looked = [(x, p) for x, p in looked if x.dtype not in (torch.int64, torch.int32, torch.bool, torch.uint8)]
+        if name in PACKING:  # lengths and sizes of batches have to be on the host
+            if any(p == "gpu" and x.dtype == torch.int64 and x.dim() == 1 for x, p in looked[1:]):
+                raise DeviceFault(f"{func}: the lengths have to be on the CPU")
+            looked = [(x, p) for x, p in looked if x.dtype != torch.int64]
         faults = [tuple(x.shape) for x, place in looked if place == "host" and (x.dim() > 0 or name in JOINING)]
         if faults:
             raise DeviceFault(f"{func}: tensors of the CPU, of shapes {faults}, meet tensors of the GPU")
