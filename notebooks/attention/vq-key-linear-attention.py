@@ -1550,7 +1550,11 @@ vocabulary = lab.text.Vocabulary(text, size=95)
 train_text, test_text = lab.text.split(vocabulary.encode(text))
 small = run.scale == "quick"
 TRAINED_AT = 64 if small else 2048 // shrink
-model_size = {"dim": 64, "depth": 2, "heads": 2, "expansion": 2} if small else {"dim": 512, "depth": 8, "heads": 8}
+if small:
+    model_size = {"dim": 64, "depth": 2, "heads": 2, "expansion": 2}
+else:
+    heads = max(2, 8 // shrink)
+    model_size = {"dim": 64 * heads, "depth": heads, "heads": heads}
 WINDOW = 32 if small else 512 // shrink
 windows = lab.language.test_windows(
     test_text,

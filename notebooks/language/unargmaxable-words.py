@@ -1136,7 +1136,7 @@ def by_hull(rows, heights=None):
 
 disagreements, saved, lost_by_bias, words = 0, 0, 0, 0
 draws = run.rng("small layers")
-for _ in range(run.pick(quick=20, full=200)):
+for _ in range(max(20, run.pick(quick=20, full=200) // shrink)):
     rows, heights = draws.standard_normal((12, 3)), draws.standard_normal(12)
     answers = {}
     for name, h in (("without", None), ("with", heights)):
@@ -1398,7 +1398,7 @@ p_zero, p_random = np.mean(
             argmax.argmaxable(torch.from_numpy(rows), index=[0]).status.item() == 1
             for rows in (np.vstack([0 * r[:1], r[1:]]), r)
         ]
-        for r in run.rng("zero words").standard_normal((run.pick(quick=200, full=2000), 12, 4))
+        for r in run.rng("zero words").standard_normal((max(200, run.pick(quick=200, full=2000) // shrink), 12, 4))
     ],
     axis=0,
 )
@@ -1445,7 +1445,8 @@ print("The narrowest leads:", ", ".join(vocabulary[word] for word in margin.args
 centred = matrix.double() - matrix.double().mean(0)
 spectrum, basis = torch.linalg.eigh(centred.T @ centred)
 squeezed_widths = run.pick(quick=[4, 8, 16, 24, 32, 48], full=[4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64])
-sample = torch.from_numpy(run.rng("squeezed tokens").permutation(len(matrix))[: run.pick(quick=120, full=2000)].copy())
+some = max(120, run.pick(quick=120, full=2000) // shrink)
+sample = torch.from_numpy(run.rng("squeezed tokens").permutation(len(matrix))[:some].copy())
 squeezed = []
 for size in squeezed_widths:
     narrow = (centred @ basis.flip(1)[:, :size]).to(run.device)
@@ -1511,7 +1512,7 @@ lab.figure(
 # the counts of the 1 000 most frequent characters in a month of the People's Daily. After the training every character is decided.
 
 # %% tags=["experiment", "hide-input"]
-KINDS = max(100, run.pick(quick=1000, full=4000) // shrink)
+KINDS = max(400, run.pick(quick=1000, full=4000) // shrink)
 
 
 def bigram_table(tokens, kinds):
@@ -1534,7 +1535,7 @@ def trained_layer(table, size, *, biased=False, name="bigram"):
     heights = torch.nn.Parameter(torch.zeros(len(table), device=run.device)) if biased else None
     rows = table.sum(1)
     optimizer = torch.optim.Adam([x for x in (inner, outer, heights) if x is not None], lr=0.05)
-    for _ in range(run.pick(quick=150, full=600)):
+    for _ in range(max(150, run.pick(quick=150, full=600) // shrink)):
         scores = inner @ outer.T if heights is None else inner @ outer.T + heights
         loss = (rows * scores.logsumexp(1)).sum() - (table * scores).sum()
         optimizer.zero_grad()

@@ -1502,9 +1502,18 @@ if run.scale == "full":
     )
     for width_ in sizes_:
         width_ = width_ // shrink
-        trunk = torch.nn.Sequential(*(m for _ in range(3) for m in (torch.nn.Linear(width_, width_), torch.nn.ReLU())))
-        heads = torch.nn.ModuleList(torch.nn.Linear(width_, 10) for _ in range(tasks))
-        trunk, heads, x_ = trunk.to(run.device), heads.to(run.device), torch.randn(64, width_, device=run.device)
+        draw = run.generator("one step", width_)
+
+        def dense(outputs, width=width_, draw=draw):
+            """A linear layer on the width of the encoder."""
+            layer = torch.nn.utils.skip_init(torch.nn.Linear, width, outputs)
+            torch.nn.init.normal_(layer.weight, std=width**-0.5, generator=draw)
+            torch.nn.init.zeros_(layer.bias)
+            return layer.to(run.device)
+
+        trunk = torch.nn.Sequential(*(part for _ in range(3) for part in (dense(width_), torch.nn.ReLU())))
+        heads = torch.nn.ModuleList(dense(10) for _ in range(tasks))
+        x_ = torch.randn(64, width_, generator=draw).to(run.device)
         losses_ = [lambda z, head=head: head(z).square().mean() for head in heads]
         parameters = list(trunk.parameters())
 
