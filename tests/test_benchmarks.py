@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -467,7 +468,7 @@ def test_the_time_for_all_is_shared(alone, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(command, "measure", taken)
     monkeypatch.setattr(command, "verify", lambda op: None)
-    monkeypatch.setattr(command.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(command, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     registry.register(operation(cases=tuple(Case(name, ones) for name in "abcd"), differentiable=False))
     assert run("--minutes", "1", "--seconds", "1000", path=alone / "out.json") == 0
     assert shares == pytest.approx([15, 10, 10, 10])
