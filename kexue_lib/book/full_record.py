@@ -19,14 +19,16 @@ from kexue_lib.book.place import digest
 from kexue_lib.book.project import Project
 from kexue_lib.book.records import VERDICTS, gather
 from kexue_lib.book.regress.baseline import committed_rows
+from kexue_lib.book.regress.identity import combined
 from kexue_lib.book.regress.report import span
 from kexue_lib.book.regress.row import processes_of
 from kexue_lib.book.regress.summary import Row, middle, number
+from kexue_lib.book.staleness import library_hashes
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-__all__ = ["full_note", "newest_full", "setup", "with_note"]
+__all__ = ["from_other_library", "full_note", "newest_full", "setup", "with_note"]
 
 #: Where the pages of chapters lie.
 CHAPTERS = "book/chapters/"
@@ -48,13 +50,14 @@ def newest_full(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {chapter: [runs[seed] for seed in sorted(runs)] for chapter, runs in found.items()}
 
 
-def full_note(rows: Sequence[Row], shown: Mapping[str, str], source: str) -> str:
+def full_note(rows: Sequence[Row], shown: Mapping[str, str], source: str, *, other_library: bool = False) -> str:
     """What a page says of its chapter's full runs, as HTML.
 
     Args:
         rows: the newest full runs; none if there was no full run.
         shown: the verdict on each claim that the page shows, by the claim's id.
         source: the hash of the chapter's source that the page was made from.
+        other_library: whether files of the library that the newest run loaded have changed since.
     """
     if not rows:
         said = ["Not yet run in full: what this page shows is the scale <code>quick</code>."]
@@ -70,12 +73,24 @@ def full_note(rows: Sequence[Row], shown: Mapping[str, str], source: str) -> str
     said = [f"{html.escape(', '.join(where))}: {_verdicts(rows)}."]
     if last["source"] != source:
         said.append("It was made with an earlier version of this chapter.")
+    if other_library:
+        said.append("Files of the library that it loaded have changed since.")
     other = _other(rows, shown)
     if other:
         said.append(f"Other verdicts than on this page: {'; '.join(other)}.")
     elif shown:
         said.append("The verdicts are those of this page.")
     return _note(said)
+
+
+def from_other_library(row: Row, hashes: Mapping[str, str]) -> bool:
+    """Whether files of the library that a run loaded are not those of now.
+
+    Args:
+        row: of a run that ended well.
+        hashes: the hash of each file of the library.
+    """
+    return row["library"] is None or combined(dict(hashes), row["library"]["files"]) != row["library"]["hash"]
 
 
 def with_note(notebook: dict[str, Any], note: str) -> dict[str, Any]:
@@ -131,18 +146,26 @@ def on_source_read(app: Sphinx, docname: str, source: list[str]) -> None:
     notebook = json.loads(source[0])
     records = gather(notebook)
     shown = {claim["id"]: claim["verdict"] for claim in records.claims}
-    rows = app.config.kexue_full.get(docname.removeprefix(CHAPTERS), [])
-    source[0] = json.dumps(with_note(notebook, full_note(rows, shown, records.run.get("source", ""))))
+    chapter = docname.removeprefix(CHAPTERS)
+    rows, other = app.config.kexue_full.get(chapter, []), chapter in app.config.kexue_full_other_library
+    note = full_note(rows, shown, records.run.get("source", ""), other_library=other)
+    source[0] = json.dumps(with_note(notebook, note))
 
 
 def on_config(app: Sphinx, config: Any) -> None:
     """Read the committed ledger; Sphinx reads the pages anew when it has changed."""
-    config.kexue_full = newest_full(committed_rows(Project(Path(app.srcdir))))
+    project = Project(Path(app.srcdir))
+    config.kexue_full = newest_full(committed_rows(project))
+    hashes = library_hashes(project)
+    config.kexue_full_other_library = [
+        chapter for chapter, rows in config.kexue_full.items() if from_other_library(rows[-1], hashes)
+    ]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the handlers (called by Sphinx)."""
     app.add_config_value("kexue_full", {}, "env")
+    app.add_config_value("kexue_full_other_library", [], "env")
     app.connect("config-inited", on_config)
     app.connect("source-read", on_source_read, priority=400)  # before what others put at the head
     version = int(digest(Path(__file__).read_bytes())[:8], 16)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from test_regress_ledger import claim, row
 
-from kexue_lib.book.full_record import full_note, newest_full, with_note
+from kexue_lib.book.full_record import from_other_library, full_note, newest_full, with_note
 from kexue_lib.book.project import Project
+from kexue_lib.book.regress.identity import combined
 
 HERE = "0" * 64
 
@@ -40,6 +41,16 @@ def test_verdicts_that_differ_from_the_page_and_between_seeds_are_named() -> Non
 
 def test_a_run_of_an_earlier_source_is_marked() -> None:
     assert "made with an earlier version of this chapter" in full_note([full()], {"C1": "holds"}, "1" * 64)
+
+
+def test_a_run_with_other_files_of_the_library_is_marked() -> None:
+    hashes = {"kexue_lib/a.py": "1", "kexue_lib/b.py": "2"}
+    run = full(library={"hash": combined(hashes, ["kexue_lib/a.py"]), "files": ["kexue_lib/a.py"]})
+    assert not from_other_library(run, {**hashes, "kexue_lib/b.py": "3"})
+    assert from_other_library(run, {**hashes, "kexue_lib/a.py": "3"})
+    said = "Files of the library that it loaded have changed since."
+    assert said in full_note([run], {"C1": "holds"}, HERE, other_library=True)
+    assert said not in full_note([run], {"C1": "holds"}, HERE)
 
 
 def test_the_newest_full_runs_of_one_source_and_device_count() -> None:

@@ -164,8 +164,13 @@ def test_a_process_without_rows_does_those_of_another_for_nothing():
 def test_the_mean_over_processes_is_the_mean_over_what_counts(counts, processes):
     """Rows of so many places each; the loss is a mean over places, and none of no place."""
     batch = torch.tensor([[2.0**k * (j < count) for j in range(3)] for k, count in enumerate(counts)])
-    places = lambda rows: int((rows > 0).sum())  # noqa: E731
-    mean = lambda rows: float(rows.sum()) / places(rows)  # noqa: E731
+
+    def places(rows):
+        return int((rows > 0).sum())
+
+    def mean(rows):
+        return float(rows.sum()) / places(rows)
+
     parts = shares(batch, processes, weight=places)
     assert sum(weight * mean(rows) for rows, weight in parts) / processes == pytest.approx(mean(batch))
     assert sum(weight for _, weight in parts) == pytest.approx(processes)
